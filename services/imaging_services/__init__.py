@@ -1,0 +1,1 @@
+"""Python services of imaging-ingestion: DICOM and DICOMweb in, stored, catalogued, queryable, announced."""

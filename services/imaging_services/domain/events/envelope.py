@@ -1,0 +1,29 @@
+"""CloudEvents 1.0 as this product carries them: three types, JSON data, deterministic ids."""
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+IMAGE_STORED = "ImageStoredEvent"
+DICOM_AVAILABLE = "DicomAvailableEvent"
+STUDY_REVISION = "StudyRevisionEvent"
+EVENT_TYPES = frozenset({IMAGE_STORED, DICOM_AVAILABLE, STUDY_REVISION})
+
+_NAMESPACE = uuid.UUID("5b0f7c1e-6a35-5f4e-9c55-2f1d6d0c7a10")
+
+
+@dataclass(frozen=True, slots=True)
+class CloudEvent:
+    """One event. ``data`` is the JSON document, encoded; ``extensions`` holds lower-case attribute names."""
+
+    type: str
+    source: str
+    id: str
+    data: bytes
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    extensions: dict[str, str] = field(default_factory=dict)
+
+
+def event_id(event_type: str, *parts: object) -> str:
+    """The id that the same fact always gets, so that redelivery can be recognised (UUID version 5)."""
+    return str(uuid.uuid5(_NAMESPACE, "|".join([event_type, *map(str, parts)])))

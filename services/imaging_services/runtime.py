@@ -1,0 +1,126 @@
+"""What every service needs while it runs: settings, logging, signals, health and metrics."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import orjson
+import structlog
+import uvloop
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from imaging_services.adapters.http.server import serve
+from imaging_services.domain.errors import SettingsError
+
+log = structlog.get_logger(__name__)
+
+
+class ServiceSettings(BaseSettings):
+    """Settings that every service has; each app's ``Settings`` derives from it."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    LOG_LEVEL: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+    LOG_FORMAT: Literal["json", "console"] = Field(default="json", description="json lines, or text for people")
+    HEALTH_HOST: str = Field(default="127.0.0.1", description="address of /healthz, /readyz and /metrics")
+    HEALTH_PORT: int = Field(default=0, ge=0, le=65535, description="their port; 0 turns them off")
+    DRAIN_SECONDS: float = Field(default=15, gt=0, description="time to finish work under way after SIGTERM, seconds")
+
+
+@dataclass
+class Lifecycle:
+    """Set ``stop`` to end the service; the service sets ``ready`` once it takes work."""
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+S = TypeVar("S", bound=ServiceSettings)
+Main = Callable[[S, Lifecycle], Awaitable[None]]
+
+
+def load_settings(settings_class: type[S]) -> S:
+    """Read settings from the environment. Raises ``SettingsError`` that names each wrong variable."""
+    try:
+        return settings_class()
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()]
+        raise SettingsError("wrong settings, set these variables: " + "; ".join(lines)) from None
+
+
+def run(main: Main[S], settings: S) -> None:
+    """Run a service until SIGTERM or SIGINT; returns when it has drained."""
+    configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
+    uvloop.run(supervise(main, settings))
+
+
+async def supervise(main: Main[S], settings: S) -> None:
+    """Run ``main`` with signals and the health server beside it."""
+    lifecycle = Lifecycle()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, lifecycle.stop.set)
+    async with asyncio.TaskGroup() as tasks:
+        if settings.HEALTH_PORT:
+            tasks.create_task(serve(health_app(lifecycle), settings.HEALTH_HOST, settings.HEALTH_PORT, lifecycle.stop))
+        await main(settings, lifecycle)
+        lifecycle.stop.set()
+
+
+def health_app(lifecycle: Lifecycle) -> FastAPI:
+    """Liveness, readiness (503 before ready and while draining) and Prometheus metrics."""
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        return Response("ok")
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        ready = lifecycle.ready.is_set() and not lifecycle.stop.is_set()
+        return Response("ready" if ready else "not ready", status_code=200 if ready else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def configure_logging(level: str, log_format: str) -> None:
+    """Send structlog and the standard library's loggers to stderr as one line an event."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: Any = (
+        structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event, default=str).decode())
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for noisy in ("httpx", "httpcore", "uvicorn", "nats", "pynetdicom", "pydicom"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        cache_logger_on_first_use=True,
+    )
