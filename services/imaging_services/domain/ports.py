@@ -187,7 +187,8 @@ class Manifest(ManifestQuery, StudyHolds, Protocol):
     async def publish_pending(
         self, publish: Callable[[Sequence[CloudEvent]], Awaitable[None]], limit: int = 256
     ) -> int:
-        """Hand queued events to ``publish`` in order and mark them published; returns how many."""
+        """Hand queued events to ``publish`` in order and mark them published; returns how many, fewer than ``limit``
+        when no more were waiting."""
         ...
 
     async def counts(self) -> Counts:
@@ -204,6 +205,10 @@ class Spool(Protocol):
 
     async def body(self) -> bytes | Path:
         """All that was written, for ``ObjectStore.put``; a Path lives until the context ends."""
+        ...
+
+    async def digest(self) -> str:
+        """Lower-case hex SHA-256 of all that was written."""
         ...
 
     @property

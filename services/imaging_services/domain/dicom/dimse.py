@@ -126,9 +126,14 @@ class StoreAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Negotiated:
-    """What a service accepts of an association request: presentation context id → transfer syntax UID."""
+    """What a service accepts of an association request: presentation context id → transfer syntax UID.
+
+    ``refusals`` may give the result of PS3.8 table 9-18 for others (3 abstract syntax, 4 transfer syntaxes not
+    supported); without it they get 3.
+    """
 
     transfer_syntaxes: Mapping[int, str] = field(default_factory=dict)
+    refusals: Mapping[int, int] = field(default_factory=dict)
 
 
 class AssociationHandler(Protocol):

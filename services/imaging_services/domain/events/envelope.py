@@ -9,6 +9,9 @@ DICOM_AVAILABLE = "DicomAvailableEvent"
 STUDY_REVISION = "StudyRevisionEvent"
 EVENT_TYPES = frozenset({IMAGE_STORED, DICOM_AVAILABLE, STUDY_REVISION})
 
+BRIDGE_ORIGIN = "bridgeorigin"
+"""Extension attribute of events that came over an event bridge: ``hub`` or the mailbox id of the edge they began at."""
+
 _NAMESPACE = uuid.UUID("5b0f7c1e-6a35-5f4e-9c55-2f1d6d0c7a10")
 
 

@@ -5,7 +5,7 @@ Optional members beyond the interface carry what the manifest can use; a consume
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class _Payload(BaseModel):
@@ -20,6 +20,13 @@ class Element(_Payload):
     vr: str
     value: str | None = None
     values: list[str] | None = Field(default=None, description="all values, when there is more than one")
+
+    @field_validator("group", "element", mode="before")
+    @classmethod
+    def _number_as_digits(cls, value: object) -> object:
+        """Early producers wrote the two halves of the tag as JSON numbers."""
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return f"{value:04X}" if is_number else value
 
     @property
     def tag(self) -> int:

@@ -1,0 +1,128 @@
+"""Names of streams, subjects and consumers on NATS, in one place.
+
+::
+
+    <stream>-events          <root>.<stream>.events.<type>          the log of an EDI
+                             <root>.<stream>.redrive.<consumer>     dead letters put back, for one consumer
+    <stream>-dead-letters    <root>.<stream>.dead-letters.<consumer>
+    (core NATS)              <root>.<stream>.ingress                events for the event processor, request/reply
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from imaging_services.domain.errors import SettingsError
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ROOT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+def token(name: str) -> str:
+    """A name as one NATS token, usable in subjects, stream and durable names; equal names give equal tokens.
+
+    NATS refuses ``.``, ``*``, ``>``, space and path separators there. Such a name keeps what may stay and gets a
+    digest, so that ``a.b`` and ``a-b`` remain two.
+    """
+    if _TOKEN.fullmatch(name):
+        return name
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:55].strip("-")
+    return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def checked_root(root: str) -> str:
+    """The subject root itself. Raises ``SettingsError`` when it cannot begin a subject."""
+    if not _ROOT.fullmatch(root):
+        raise SettingsError(f"subject root {root!r} is not usable: letters, digits, '_', '-', separated by single dots")
+    return root
+
+
+@dataclass(frozen=True, slots=True)
+class EventSubjects:
+    """Subjects and streams of one EDI's events: ``root`` is the first part of all, ``stream`` the EDI's name."""
+
+    root: str
+    stream: str
+
+    @property
+    def _base(self) -> str:
+        return f"{checked_root(self.root)}.{token(self.stream)}"
+
+    @property
+    def event_stream(self) -> str:
+        """The stream that holds the log."""
+        return f"{token(self.stream)}-events"
+
+    @property
+    def dead_letter_stream(self) -> str:
+        """The stream that holds dead letters."""
+        return f"{token(self.stream)}-dead-letters"
+
+    @property
+    def ingress(self) -> str:
+        """Where producers hand in events."""
+        return f"{self._base}.ingress"
+
+    @property
+    def all_events(self) -> str:
+        """Events of every type."""
+        return f"{self._base}.events.*"
+
+    @property
+    def all_redrives(self) -> str:
+        """Redriven dead letters of every consumer."""
+        return f"{self._base}.redrive.*"
+
+    @property
+    def all_dead_letters(self) -> str:
+        """Dead letters of every consumer."""
+        return f"{self._base}.dead-letters.*"
+
+    def event(self, event_type: str) -> str:
+        """Events of one type."""
+        return f"{self._base}.events.{token(event_type)}"
+
+    def redrive(self, consumer: str) -> str:
+        """Dead letters put back for one consumer."""
+        return f"{self._base}.redrive.{token(consumer)}"
+
+    def dead_letters(self, consumer: str) -> str:
+        """Dead letters of one consumer."""
+        return f"{self._base}.dead-letters.{token(consumer)}"
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxSubjects:
+    """Subjects of the event bridge: a work-queue stream named as the root, a mailbox for the hub and each edge."""
+
+    root: str
+
+    @property
+    def stream(self) -> str:
+        """The stream that holds every mailbox."""
+        return checked_root(self.root).replace(".", "-")
+
+    @property
+    def dead_letter_stream(self) -> str:
+        """The stream that holds what a receiving bridge gave up on."""
+        return f"{self.stream}-dead-letters"
+
+    @property
+    def hub(self) -> str:
+        """The hub's mailbox."""
+        return f"{checked_root(self.root)}.wheel.hub.mailbox"
+
+    def edge(self, mailbox: str) -> str:
+        """An edge's mailbox. Raises ``SettingsError`` for an id that is not one NATS token."""
+        if not _TOKEN.fullmatch(mailbox) or mailbox == "hub":
+            raise SettingsError(f"mailbox id {mailbox!r} is not usable: letters, digits, '_' and '-', other than 'hub'")
+        return f"{checked_root(self.root)}.wheel.{mailbox}.mailbox"
+
+    @property
+    def all_dead_letters(self) -> str:
+        """Dead letters of every mailbox."""
+        return f"{checked_root(self.root)}.dead-letters.*"
+
+    def dead_letters(self, mailbox: str) -> str:
+        """Dead letters of one mailbox (``hub`` or an edge's id)."""
+        return f"{checked_root(self.root)}.dead-letters.{mailbox}"

@@ -1,0 +1,92 @@
+"""The ``ImageStoredEvent`` of an instance that has been stored: built by hand, since it is made for every instance.
+
+The shape is ``domain/events/payloads.ImageStored``; a test holds the two together.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from imaging_services.domain.dicom.elements import Header
+from imaging_services.domain.dicom.values import Decoding, decode_element, decoding_of
+from imaging_services.domain.events.envelope import IMAGE_STORED, CloudEvent, event_id
+from imaging_services.domain.ingest.heading import Heading
+
+_CACHED_LENGTH = 64
+"""Longest value, in bytes, whose decoded form is kept for the next instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What every event of one ingestion says of itself: storage space and the places to retrieve from."""
+
+    provider: str
+    source: str
+    bucket_name: str | None
+    wado_internal: str | None
+    wado_external: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """The object in the storage space: key, length in bytes, hex SHA-256."""
+
+    key: str
+    size: int
+    digest: str
+
+
+def image_stored(stored: StoredObject, heading: Heading, provenance: Provenance) -> CloudEvent:
+    """The event; the same bytes in the same space always give the same id and data."""
+    data = {
+        "image": {"transferSyntaxUID": heading.transfer_syntax, "elements": elements_json(heading.header)},
+        "store": {
+            "provider": provenance.provider,
+            "bucketName": provenance.bucket_name,
+            "objectName": stored.key,
+            "wadoInternalEndpoint": provenance.wado_internal,
+            "wadoExternalEndpoint": provenance.wado_external,
+            "size": stored.size,
+            "digest": stored.digest,
+            "pixelDataOffset": heading.pixel_data_offset,
+        },
+    }
+    identity = event_id(
+        IMAGE_STORED,
+        provenance.provider,
+        heading.study_instance_uid,
+        heading.series_instance_uid,
+        heading.sop_instance_uid,
+        stored.digest,
+    )
+    return CloudEvent(type=IMAGE_STORED, source=provenance.source, id=identity, data=orjson.dumps(data))
+
+
+def elements_json(header: Header) -> list[dict[str, Any]]:
+    """The elements in tag order; a tag that occurs twice is listed once, with its first value."""
+    decoding = decoding_of(header)
+    found: dict[int, dict[str, Any]] = {}
+    ordered, last = True, -1
+    for tag, vr, raw in header.elements:
+        if tag in found:
+            continue
+        short = raw is None or len(raw) <= _CACHED_LENGTH
+        found[tag] = _cached_element(tag, vr, raw, decoding) if short else _element(tag, vr, raw, decoding)
+        ordered, last = ordered and tag > last, tag
+    return list(found.values()) if ordered else [found[tag] for tag in sorted(found)]
+
+
+def _element(tag: int, vr: str, raw: bytes | None, decoding: Decoding) -> dict[str, Any]:
+    vr, values = decode_element(tag, vr, raw, decoding)
+    entry: dict[str, Any] = {"group": f"{tag >> 16:04X}", "element": f"{tag & 0xFFFF:04X}", "vr": vr, "value": None}
+    if values:
+        entry["value"] = values[0] or None
+    if len(values) > 1:
+        entry["values"] = values
+    return entry
+
+
+# The instances of a study have most of their elements in common.
+_cached_element = lru_cache(maxsize=8192)(_element)

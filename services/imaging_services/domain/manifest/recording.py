@@ -1,0 +1,290 @@
+"""What the manifest takes from an ``ImageStoredEvent``."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from imaging_services.domain.dicom.uids import require_uid
+from imaging_services.domain.errors import InvalidInput
+from imaging_services.domain.events.envelope import (
+    DICOM_AVAILABLE,
+    EVENT_TYPES,
+    IMAGE_STORED,
+    STUDY_REVISION,
+    CloudEvent,
+    event_id,
+)
+from imaging_services.domain.events.payloads import DicomAvailable, Store, StudyRevision
+from imaging_services.domain.manifest.attributes import (
+    ATTRIBUTES,
+    SERIES_INSTANCE_UID,
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    STUDY_INSTANCE_UID,
+    Attribute,
+)
+from imaging_services.domain.manifest.query import Level
+from imaging_services.domain.manifest.values import clean_values
+
+Attributes = dict[str, list[str]]
+"""Recorded values as text, by tag."""
+
+InstanceKey = tuple[str, str, str]
+
+_IDENTIFIERS = frozenset({STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID, SOP_CLASS_UID})
+_DIGEST_KEY = re.compile(r"([0-9a-f]{64})\.dcm")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+_INT8 = 2**63
+_CACHED_VALUES = 6
+_CACHED_LENGTH = 128  # characters of an element
+_CHECKED: dict[str, type[BaseModel]] = {DICOM_AVAILABLE: DicomAvailable, STUDY_REVISION: StudyRevision}
+_WANTED = {
+    spelled: row
+    for tag, row in ATTRIBUTES.items()
+    if tag in _IDENTIFIERS or not row.computed
+    for spelled in (tag, tag.lower())
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One instance as it is to be recorded.
+
+    ``digest`` is the hex SHA-256 of the file, taken from the object name (``<digest>.dcm``) when the producer did not
+    say; ``identity`` is what a re-send is recognised by: the digest, else the object name.
+    """
+
+    event: CloudEvent
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    provider: str
+    bucket_name: str | None
+    object_name: str
+    wado_internal: str | None
+    wado_external: str | None
+    size: int | None
+    digest: str | None
+    pixel_data_offset: int | None
+    study: Attributes
+    series: Attributes
+    instance: Attributes
+
+    @property
+    def identity(self) -> str:
+        """What tells whether this is a re-send of the same bytes."""
+        return self.digest or self.object_name
+
+    @property
+    def key(self) -> InstanceKey:
+        """Study, Series and SOP Instance UID: together they identify an instance."""
+        return self.study_instance_uid, self.series_instance_uid, self.sop_instance_uid
+
+    @property
+    def series_key(self) -> tuple[str, str]:
+        """Study and Series Instance UID."""
+        return self.study_instance_uid, self.series_instance_uid
+
+
+def read_event(event: CloudEvent) -> Recording | None:
+    """The recording of an ``ImageStoredEvent``; None for the other types, which are only checked.
+
+    Raises ``InvalidInput`` for an unknown type, broken JSON, missing members and absurd values,
+    ``MissingIdentifier`` when a UID is absent or malformed.
+    """
+    if event.type not in EVENT_TYPES:
+        raise InvalidInput(f"event type {event.type[:80]!r} is unknown, known are {', '.join(sorted(EVENT_TYPES))}")
+    if not event.id or len(event.id) > 255 or not event.source:
+        raise InvalidInput(f"{event.type} has no id or source")
+    try:
+        if event.type in _CHECKED:
+            _CHECKED[event.type].model_validate_json(event.data)
+            return None
+        return _recording(event, orjson.loads(event.data))
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"{event.type} is not JSON: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "data"
+        raise InvalidInput(f"{event.type} cannot be read: {place}: {first['msg']}") from None
+
+
+def _recording(event: CloudEvent, document: Any) -> Recording:
+    image = document.get("image") if isinstance(document, dict) else None
+    if not isinstance(image, dict) or "store" not in document:
+        raise InvalidInput(f"{event.type} has no image or no store")
+    header = _Header(image.get("elements"))
+    store = Store.model_validate(document["store"])
+    digest = store.digest or _digest_of(store.objectName)
+    return Recording(
+        event=event,
+        study_instance_uid=require_uid("StudyInstanceUID", header.identifiers.get(STUDY_INSTANCE_UID)),
+        series_instance_uid=require_uid("SeriesInstanceUID", header.identifiers.get(SERIES_INSTANCE_UID)),
+        sop_instance_uid=require_uid("SOPInstanceUID", header.identifiers.get(SOP_INSTANCE_UID)),
+        sop_class_uid=require_uid("SOPClassUID", header.identifiers.get(SOP_CLASS_UID)),
+        transfer_syntax_uid=require_uid(
+            "transferSyntaxUID", _text("transferSyntaxUID", image.get("transferSyntaxUID"))
+        ),
+        provider=_required("store.provider", store.provider),
+        bucket_name=_plain("store.bucketName", store.bucketName),
+        object_name=_required("store.objectName", store.objectName),
+        wado_internal=_plain("store.wadoInternalEndpoint", store.wadoInternalEndpoint),
+        wado_external=_plain("store.wadoExternalEndpoint", store.wadoExternalEndpoint),
+        size=_count("store.size", store.size),
+        digest=_plain("store.digest", digest),
+        pixel_data_offset=_count("store.pixelDataOffset", store.pixelDataOffset),
+        study=header.study,
+        series=header.series,
+        instance=header.instance,
+    )
+
+
+class _Header:
+    """The recorded attributes of a header by level; empty ones are as good as absent.
+
+    Read from the plain JSON: validating a hundred elements as models, of which a quarter is wanted, would take longer
+    than recording the instance.
+    """
+
+    def __init__(self, elements: Any) -> None:
+        self.identifiers: dict[str, str] = {}
+        self.study: Attributes = {}
+        self.series: Attributes = {}
+        self.instance: Attributes = {}
+        levels = {
+            Level.PATIENT: self.study,
+            Level.STUDY: self.study,
+            Level.SERIES: self.series,
+            Level.IMAGE: self.instance,
+        }
+        if not isinstance(elements, list):
+            raise InvalidInput("image.elements is no list")
+        for attribute, item in _recorded(elements):
+            tag = attribute.tag
+            texts = _texts(tag, item)
+            if tag in _IDENTIFIERS:
+                self.identifiers[tag] = texts[0] if texts else ""
+            elif values := _cleaned(attribute.vr, texts):
+                levels[attribute.level][tag] = values
+
+
+def _recorded(elements: list[Any]) -> list[tuple[Attribute, dict[str, Any]]]:
+    """The elements that the manifest knows: a quarter of them."""
+    try:
+        tags = [item["group"] + item["element"] for item in elements]
+        if not set(map(type, tags)) <= {str}:  # early producers wrote the halves as numbers
+            tags = [f"{_half(item['group'])}{_half(item['element'])}" for item in elements]
+        return [(row, item) for row, item in zip(map(_WANTED.get, tags), elements, strict=True) if row]
+    except (KeyError, TypeError, ValueError):
+        raise InvalidInput("image.elements holds something that is no element") from None
+
+
+def _half(value: str | int) -> str:
+    return value if isinstance(value, str) else f"{value:04X}"
+
+
+def _cleaned(vr: str, texts: list[str]) -> list[str]:
+    if len(texts) <= _CACHED_VALUES and sum(map(len, texts)) <= _CACHED_LENGTH:
+        return [*_cached(vr, *texts)]
+    return clean_values(vr, texts)
+
+
+@lru_cache(maxsize=16_384)
+def _cached(vr: str, *texts: str) -> list[str]:
+    """The instances of a study have most of their values in common."""
+    return clean_values(vr, texts)
+
+
+def _texts(tag: str, item: dict[str, Any]) -> list[str]:
+    values = item.get("values")
+    if values is None:
+        value = item.get("value")
+        return [value] if type(value) is str else [] if value is None else [_text(tag, value)]
+    if not isinstance(values, list):
+        raise InvalidInput(f"element {tag}: values is no list")
+    return [_text(tag, value) for value in values if value is not None]
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name} is absent or no text")
+    return value
+
+
+def _digest_of(object_name: str) -> str | None:
+    match = _DIGEST_KEY.fullmatch(object_name)
+    return match[1] if match else None
+
+
+def _plain(name: str, value: str | None) -> str | None:
+    if value and (len(value) > 1024 or _UNPRINTABLE.search(value)):
+        raise InvalidInput(f"{name} is longer than 1024 characters or holds control characters")
+    return value or None
+
+
+def _required(name: str, value: str) -> str:
+    if not _plain(name, value):
+        raise InvalidInput(f"{name} is empty")
+    return value
+
+
+def _count(name: str, value: int | None) -> int | None:
+    if value is not None and not 0 <= value < _INT8:
+        raise InvalidInput(f"{name} {value} is not a length in bytes")
+    return value
+
+
+def fill_absent(known: Attributes, later: Attributes) -> Attributes:
+    """Attributes of a study or series after a later instance: the first writer sets, a later one fills what is
+    absent and changes nothing."""
+    return {**later, **known}
+
+
+def combined(recordings: Iterable[Attributes]) -> Attributes:
+    """The attributes that several instances give together, the first one's first."""
+    result: Attributes = {}
+    for attributes in recordings:
+        result = fill_absent(result, attributes)
+    return result
+
+
+def stored_event(recording: Recording, repeats: int) -> CloudEvent:
+    """The ``ImageStoredEvent`` to publish: the producer's own, so that its id is the one the producer knows.
+
+    ``repeats`` counts how often the same bytes were replaced before: an instance that changes back is news, whose
+    event has to differ from the first one's.
+    """
+    event = recording.event
+    return replace(event, id=repeated_id(fact_id(IMAGE_STORED, recording), repeats)) if repeats else event
+
+
+def available_event(recording: Recording, source: str, wado_internal: str | None, repeats: int) -> CloudEvent:
+    """The ``DicomAvailableEvent`` of a recorded instance; ``wado_internal`` is the endpoint that its series was first
+    seen with."""
+    study, series, instance = recording.key
+    endpoint = f"{(wado_internal or '').rstrip('/')}/studies/{study}/series/{series}/instances/{instance}"
+    data = DicomAvailable(provider=recording.provider, endpoint=endpoint).model_dump_json().encode()
+    return CloudEvent(
+        DICOM_AVAILABLE,
+        source,
+        repeated_id(fact_id(DICOM_AVAILABLE, recording), repeats),
+        data,
+        extensions=dict(recording.event.extensions),  # they name the bridge an event came by: it must not go back
+    )
+
+
+def fact_id(event_type: str, recording: Recording) -> str:
+    """The id of what an event says of these bytes of an instance."""
+    return event_id(event_type, recording.provider, *recording.key, recording.identity)
+
+
+def repeated_id(fact: str, repeats: int) -> str:
+    """The id of the same fact when it has become true again."""
+    return f"{fact}-{repeats}" if repeats else fact

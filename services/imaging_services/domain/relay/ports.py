@@ -1,0 +1,63 @@
+"""What services need of a relay: ``adapters/nats/relay.py`` carries it, ``adapters/memory/relay.py`` is its twin."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from typing import Protocol
+
+from imaging_services.domain.dicom.dimse import AssociationRequest, DimseResponse, Negotiated, Rejection, StoreAnswer
+from imaging_services.domain.relay.messages import AssociationNotice, Call, StoreMessage
+
+DataSource = Callable[[], AsyncIterator[bytes]]
+"""Opens a data set that has been received whole, as blocks of bytes; may be called again for another try."""
+
+
+class RelayLink(Protocol):
+    """This end speaking to the other. Every method raises ``BackendUnavailable`` at once when the carrier is away or
+    nobody listens, and ``DeadlineExceeded`` after the reply time-out."""
+
+    async def store_durably(self, call: Call, data: AsyncIterable[bytes]) -> None:
+        """Return when the instance is safe on its way. Raises ``OutOfResources`` when there is no room for it."""
+        ...
+
+    async def store_confirmed(self, call: Call, data: AsyncIterable[bytes]) -> StoreAnswer:
+        """Hand the instance to the far side and wait for its status. Silence counts, not duration."""
+        ...
+
+    def request(self, call: Call, data: bytes | None = None) -> AsyncIterator[DimseResponse]:
+        """Any other DIMSE request; responses in order, up to the final one. Closing the iterator cancels."""
+        ...
+
+    async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
+        """What the far side's target accepts of an association request."""
+        ...
+
+    async def announce(self, notice: AssociationNotice) -> None:
+        """Tell the far side of an association; lost when nobody listens, never raises."""
+        ...
+
+
+class RelayHandler(Protocol):
+    """What a service does with what the other end says; one object serves everything, concurrently."""
+
+    async def store(self, message: StoreMessage, data: DataSource) -> StoreAnswer:
+        """Handle a C-STORE. A failure status or a raised error has a durable message tried again or set aside."""
+        ...
+
+    def serve(self, call: Call, data: bytes | None) -> AsyncIterator[DimseResponse]:
+        """Handle every other request. The iterator is closed on C-CANCEL and when the caller is gone."""
+        ...
+
+    async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
+        """Say which presentation contexts the target accepts."""
+        ...
+
+    async def noticed(self, notice: AssociationNotice) -> None:
+        """An association at the other end was opened, is still open or has closed."""
+        ...
+
+
+class RelayListener(Protocol):
+    """This end hearing the other."""
+
+    async def listen(self, handler: RelayHandler) -> None:
+        """Serve the own channel until cancelled; what is under way is finished or given back."""
+        ...

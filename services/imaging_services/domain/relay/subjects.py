@@ -1,0 +1,89 @@
+"""The names of a relay: subjects, streams and bucket of one listening channel under one root."""
+
+import re
+from dataclasses import dataclass
+
+from imaging_services.domain.errors import SettingsError
+
+_ROOT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+
+
+def other_channel(channel: str) -> str:
+    """The letter of the other end. Raises ``SettingsError`` unless the own letter is A or B."""
+    if channel not in ("A", "B"):
+        raise SettingsError(f"channel {channel!r} is neither A nor B: set DIMSE_NATS_SUBJECT_CHANNEL to one of them")
+    return "B" if channel == "A" else "A"
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySubjects:
+    """Names of what the end that listens on ``channel`` receives."""
+
+    root: str
+    channel: str
+
+    def __post_init__(self) -> None:
+        if not _ROOT.fullmatch(self.root):
+            raise SettingsError(f"{self.root!r} is no subject root: letters, digits, - and _, parts joined by dots")
+        other_channel(self.channel)
+
+    def _subject(self, *tokens: str) -> str:
+        return ".".join((self.root, self.channel, *tokens))
+
+    def _name(self, suffix: str) -> str:
+        # A stream or bucket name may hold no dot; roots that differ must not share one.
+        return f"{_UNSAFE.sub('_', self.root)}-{self.channel}-{suffix}"
+
+    def store(self, object_name: str | None = None) -> str:
+        """Stores on their way, kept by a stream. The object's name is part of the subject, so that the stream can
+        be asked which objects it names without reading its messages."""
+        return self._subject("store", object_name) if object_name else self._subject("store")
+
+    def dead_letters(self, object_name: str | None = None) -> str:
+        """Stores given up on, kept by a stream of their own."""
+        return self._subject("dead-letters", object_name) if object_name else self._subject("dead-letters")
+
+    @property
+    def confirm(self) -> str:
+        """Stores that wait for the far side's status. Not the subject of the stream, which would answer itself."""
+        return self._subject("confirm")
+
+    @property
+    def request(self) -> str:
+        """Every other DIMSE request."""
+        return self._subject("request")
+
+    @property
+    def negotiate(self) -> str:
+        """Which presentation contexts the far side's target accepts."""
+        return self._subject("negotiate")
+
+    @property
+    def association(self) -> str:
+        """Associations opened, still open and closed at the near side."""
+        return self._subject("association")
+
+    def control(self, request_id: str) -> str:
+        """From the near side to the far side about one request: cancel, and how much has been received."""
+        return self._subject("control", request_id)
+
+    @property
+    def stream(self) -> str:
+        """Work-queue stream of ``store``."""
+        return self._name("store")
+
+    @property
+    def dead_letter_stream(self) -> str:
+        """Stream of ``dead_letters``."""
+        return self._name("dead-letters")
+
+    @property
+    def bucket(self) -> str:
+        """Object bucket of the instances too large for a message."""
+        return self._name("instances")
+
+    @property
+    def worker(self) -> str:
+        """Name of the durable consumer and of the queue groups: each message goes to one process."""
+        return "relay"
