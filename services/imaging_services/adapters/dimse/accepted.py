@@ -1,0 +1,281 @@
+"""An association that a peer opened: negotiation, then its requests one after another."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from enum import Enum, auto
+from uuid import uuid4
+
+import structlog
+
+from imaging_services.adapters.dimse.associate import (
+    APPLICATION_CONTEXT,
+    AssociateRequest,
+    decode_request,
+    encode_accept,
+)
+from imaging_services.adapters.dimse.connection import Connection
+from imaging_services.adapters.dimse.messages import IncomingMessage
+from imaging_services.adapters.dimse.operations import Operations
+from imaging_services.adapters.dimse.pdu import (
+    RELEASE_RP,
+    AbortReason,
+    AbortSource,
+    PduType,
+    ProtocolViolation,
+    encode_reject,
+)
+from imaging_services.adapters.dimse.settings import AssociationLimits
+from imaging_services.domain.dicom.command_set import MESSAGE_ID, MESSAGE_ID_BEING_RESPONDED_TO, CommandField
+from imaging_services.domain.dicom.dimse import (
+    LOCAL_LIMIT_EXCEEDED,
+    TEMPORARY_CONGESTION,
+    AcceptedContext,
+    Association,
+    AssociationHandler,
+    AssociationRequest,
+    Negotiated,
+    Rejection,
+)
+from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, ImagingError, is_retryable
+
+log = structlog.get_logger(__name__)
+
+_WRONG_CONTEXT_NAME = Rejection(1, 1, 2, "application context name not supported")
+_WRONG_VERSION = Rejection(1, 2, 2, "protocol version not supported")
+_NO_REASON = Rejection(1, 1, 1, "refused by the service")
+_MAX_WAITING = 64
+
+
+class _State(Enum):
+    AWAITING_REQUEST = auto()  # Sta2 of PS3.8 section 9.2
+    NEGOTIATING = auto()  # Sta3
+    ESTABLISHED = auto()  # Sta6
+    RELEASING = auto()  # Sta8: the peer has asked for release, requests before it are being finished
+    OVER = auto()
+
+
+class AcceptedAssociation:
+    """Runs one association; ``connection`` is its protocol for the event loop."""
+
+    def __init__(
+        self,
+        handler: AssociationHandler,
+        limits: AssociationLimits,
+        admits: Callable[[], bool],
+        on_connected: Callable[["AcceptedAssociation"], None],
+    ) -> None:
+        self._handler = handler
+        self._limits = limits
+        self._admits = admits
+        self._on_connected = on_connected
+        self._state = _State.AWAITING_REQUEST
+        self._request: AssociateRequest | None = None
+        self._waiting: deque[IncomingMessage] = deque()
+        self._wake = asyncio.Event()
+        self._operations: Operations | None = None
+        self._busy = False
+        self.connection = Connection(self, limits)
+
+    @property
+    def counts(self) -> bool:
+        """It takes a place among the limited number of associations."""
+        return self._state not in (_State.AWAITING_REQUEST, _State.OVER)
+
+    async def run(self) -> None:
+        """Serve until the association is over, the handler knows, and the connection is closed."""
+        try:
+            await self._run()
+        except Exception:
+            log.exception("association failed", peer=self.connection.peer)
+            self.shut_down()
+        await self.connection.gone.wait()
+
+    async def _run(self) -> None:
+        request = await self._requested()
+        if request is None:
+            return
+        association = await self._negotiate(request)
+        if association is None:
+            return
+        log.info(
+            "association open",
+            peer=self.connection.peer,
+            calling=request.calling_ae_title,
+            called=request.called_ae_title,
+            contexts=len(association.contexts),
+            implementation=request.implementation,
+            association=association.association_id,
+        )
+        clean = False
+        try:
+            clean = await self._serve(association, request)
+        finally:
+            log.info("association over", association=association.association_id, clean=clean)
+            await self._tell_closed(association, clean)
+
+    def shut_down(self) -> None:
+        """A-ABORT by this side."""
+        self.connection.abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED, "shutdown")
+        self.connection.close()
+
+    # ConnectionUser
+
+    def connected(self) -> None:
+        """The time for an association request (ARTIM) begins."""
+        self._on_connected(self)
+
+    def check_expected(self, kind: int) -> None:
+        """PS3.8 table 9-10, for the acceptor."""
+        if self._state is _State.AWAITING_REQUEST:
+            expected = kind == PduType.A_ASSOCIATE_RQ
+        else:
+            expected = self._state is _State.ESTABLISHED and kind in (PduType.P_DATA_TF, PduType.A_RELEASE_RQ)
+        if not expected:
+            raise ProtocolViolation(
+                AbortReason.UNEXPECTED_PDU, f"{PduType(kind).name} while {self._state.name.lower().replace('_', ' ')}"
+            )
+
+    def pdu_received(self, kind: int, body: bytes) -> None:
+        """An association or release request."""
+        if kind == PduType.A_ASSOCIATE_RQ:
+            request = decode_request(body)
+            if not self._admits():
+                self._reject(request, LOCAL_LIMIT_EXCEEDED)
+                return
+            self._request = request
+            self._state = _State.NEGOTIATING
+        elif self.connection.in_message:
+            raise ProtocolViolation(AbortReason.UNEXPECTED_PDU, "A-RELEASE-RQ within a message")
+        else:
+            self._state = _State.RELEASING
+        self._wake.set()
+
+    def message_received(self, message: IncomingMessage) -> None:
+        """Queue a request; a C-CANCEL-RQ acts on the one that runs."""
+        field = message.command.command_field
+        if field == CommandField.C_CANCEL_RQ:
+            if self._operations is not None:
+                self._operations.cancel(message.command.number(MESSAGE_ID_BEING_RESPONDED_TO, -1))
+            return
+        if field & 0x8000 or message.command.number(MESSAGE_ID, -1) < 0:
+            raise ProtocolViolation(
+                AbortReason.INVALID_PARAMETER, f"message {field:04X}H is no request or lacks its message id"
+            )
+        if len(self._waiting) >= _MAX_WAITING:
+            raise ProtocolViolation(AbortReason.UNEXPECTED_PARAMETER, "too many requests without waiting for responses")
+        self._waiting.append(message)
+        self._wake.set()
+
+    def lost(self, why: str) -> None:
+        """The association is over without release: what runs with responses ends, what waits is dropped."""
+        if self._state is not _State.OVER:
+            if self._state is not _State.AWAITING_REQUEST:
+                log.info("association lost", peer=self.connection.peer, why=why)
+            self._state = _State.OVER
+        self._waiting.clear()
+        if self._operations is not None:
+            self._operations.lost()
+        self._wake.set()
+
+    def time_limit(self) -> tuple[float, str] | None:
+        """ARTIM before the request, then none while a handler works on a complete message."""
+        if self._state is _State.AWAITING_REQUEST:
+            return self._limits.artim_timeout_seconds, "association request"
+        if self.connection.receiving:
+            return self._limits.dimse_timeout_seconds, "rest of a message"
+        if self._state is _State.ESTABLISHED and not self._busy:
+            return self._limits.idle_timeout_seconds, "request"
+        return None
+
+    # the association's task
+
+    async def _requested(self) -> AssociateRequest | None:
+        while self._request is None and self._state is not _State.OVER:
+            await self._wake.wait()
+            self._wake.clear()
+        return self._request if self._state is not _State.OVER else None
+
+    async def _negotiate(self, request: AssociateRequest) -> Association | None:
+        domain_request = AssociationRequest(
+            association_id=uuid4().hex,
+            calling_ae_title=request.calling_ae_title,
+            called_ae_title=request.called_ae_title,
+            contexts=request.contexts,
+            max_pdu_length=request.max_pdu_length,
+            peer=self.connection.peer,
+        )
+        decision = await self._decide(request, domain_request)
+        if self._state is _State.OVER:
+            return None
+        if isinstance(decision, Rejection):
+            self._reject(request, decision)
+            return None
+        accepted = {
+            context.context_id: AcceptedContext(context.context_id, context.abstract_syntax, uid)
+            for context in request.contexts
+            if (uid := decision.transfer_syntaxes.get(context.context_id)) is not None
+        }
+        answer = encode_accept(request, accepted, decision.refusals, self._limits.max_pdu_length)
+        self._state = _State.ESTABLISHED
+        self.connection.open(accepted)
+        self.connection.write(answer)
+        return Association(domain_request, accepted)
+
+    async def _decide(self, request: AssociateRequest, domain_request: AssociationRequest) -> Negotiated | Rejection:
+        if not request.protocol_version & 1:
+            return _WRONG_VERSION
+        if request.application_context != APPLICATION_CONTEXT:
+            return _WRONG_CONTEXT_NAME
+        try:
+            async with asyncio.timeout(self._limits.dimse_timeout_seconds):
+                return await self._handler.negotiate(domain_request)
+        except ImagingError as error:
+            log.warning("association cannot be served", peer=self.connection.peer, why=str(error))
+            return TEMPORARY_CONGESTION if is_retryable(error) else _NO_REASON
+        except Exception:
+            log.exception("negotiation failed", peer=self.connection.peer)
+            return TEMPORARY_CONGESTION
+
+    def _reject(self, request: AssociateRequest, rejection: Rejection) -> None:
+        log.warning(
+            "association rejected",
+            peer=self.connection.peer,
+            calling=request.calling_ae_title,
+            called=request.called_ae_title,
+            why=rejection.why,
+        )
+        self._state = _State.OVER
+        self.connection.finish(encode_reject(rejection))
+        self._wake.set()
+
+    async def _serve(self, association: Association, request: AssociateRequest) -> bool:
+        """Requests one after another; True when the peer then released the association."""
+        operations = Operations(self._handler, association, self.connection, self._sendable(request))
+        self._operations = operations
+        while True:
+            while not self._waiting and self._state is _State.ESTABLISHED:
+                self._wake.clear()
+                await self._wake.wait()
+            if self._state is _State.OVER:
+                return False
+            if not self._waiting:
+                self._state = _State.OVER
+                self.connection.finish(RELEASE_RP)
+                return True
+            self._busy = True
+            with contextlib.suppress(BackendUnavailable, DeadlineExceeded):  # lost: the loop sees it
+                await operations.perform(self._waiting.popleft())
+            self._busy = False
+            self.connection.heard()
+
+    def _sendable(self, request: AssociateRequest) -> int:
+        limit = self._limits.max_sent_pdu_length
+        return min(request.max_pdu_length or limit, limit)
+
+    async def _tell_closed(self, association: Association, clean: bool) -> None:
+        try:
+            await self._handler.closed(association, clean)
+        except Exception:
+            log.exception("end of association failed", association=association.association_id)

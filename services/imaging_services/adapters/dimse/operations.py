@@ -1,0 +1,160 @@
+"""One request of a peer after another: the handler's answer, or its error, as response messages (PS3.7)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import structlog
+
+from imaging_services.adapters.dimse.connection import Connection
+from imaging_services.adapters.dimse.messages import IncomingMessage, encode_message
+from imaging_services.domain.dicom.command_set import CommandField, CommandSet
+from imaging_services.domain.dicom.dimse import (
+    Association,
+    AssociationHandler,
+    DimseRequest,
+    DimseResponse,
+    Status,
+    StoreAnswer,
+)
+from imaging_services.domain.errors import ImagingError, InvalidInput, answer_for
+
+log = structlog.get_logger(__name__)
+
+PENDING = frozenset({int(Status.PENDING), int(Status.PENDING_WARNING)})
+
+# PS3.7 table E.1-1: requests that exist; anything else is answered 0211H without asking the handler
+_KNOWN_REQUESTS = frozenset(
+    {
+        CommandField.C_GET_RQ,
+        CommandField.C_FIND_RQ,
+        CommandField.C_MOVE_RQ,
+        CommandField.C_ECHO_RQ,
+        0x0100,  # N-EVENT-REPORT-RQ
+        0x0110,  # N-GET-RQ
+        0x0120,  # N-SET-RQ
+        0x0130,  # N-ACTION-RQ
+        0x0140,  # N-CREATE-RQ
+        0x0150,  # N-DELETE-RQ
+    }
+)
+
+
+class Operations:
+    """Performs the requests of one association with its handler."""
+
+    def __init__(
+        self, handler: AssociationHandler, association: Association, connection: Connection, max_pdu_length: int
+    ) -> None:
+        self._handler = handler
+        self._association = association
+        self._connection = connection
+        self._max_pdu_length = max_pdu_length
+        self._running: asyncio.Task[None] | None = None
+        self._running_id = -1
+        self._cancelled = False
+
+    async def perform(self, message: IncomingMessage) -> None:
+        """Perform and answer. Raises ``BackendUnavailable`` or ``DeadlineExceeded`` when the association is lost."""
+        request = DimseRequest(message.context, message.command, message.data)
+        field = message.command.command_field
+        if field == CommandField.C_STORE_RQ:
+            answer = await self._store(request)
+            await self._drain(message)
+            await self._respond(request, answer.status, answer.error_comment)
+        elif field in _KNOWN_REQUESTS:
+            await self._perform_with_responses(request)
+            await self._drain(message)
+        else:
+            await self._drain(message)
+            await self._respond(request, Status.UNRECOGNIZED_OPERATION, f"command field {field:04X}H is unknown")
+
+    def cancel(self, message_id: int) -> None:
+        """C-CANCEL-RQ: end the operation with FE00H; one that is over or cannot be cancelled goes on."""
+        if self._running is not None and message_id == self._running_id:
+            self._cancelled = True
+            self._running.cancel()
+
+    def lost(self) -> None:
+        """The association is over: nobody waits for more responses. A C-STORE under way may finish."""
+        if self._running is not None:
+            self._running.cancel()
+
+    async def _store(self, request: DimseRequest) -> StoreAnswer:
+        if request.data is None:
+            return StoreAnswer(*self._explain(request, InvalidInput("C-STORE without a data set")))
+        try:
+            return await self._handler.store(self._association, request)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, the peer gets an answer
+            return StoreAnswer(*self._explain(request, error))
+
+    async def _perform_with_responses(self, request: DimseRequest) -> None:
+        self._cancelled, self._running_id = False, request.command.message_id
+        self._running = asyncio.get_running_loop().create_task(self._responses(request))
+        try:
+            await asyncio.wait({self._running})
+            if not self._running.cancelled():
+                self._running.result()
+        finally:
+            task, self._running = self._running, None
+            if not task.done():  # shutdown
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if self._cancelled and task.cancelled():
+            log.info("operation cancelled by peer", association=self._association.association_id)
+            await self._respond(request, Status.CANCEL)
+
+    async def _responses(self, request: DimseRequest) -> None:
+        try:
+            await self._send_all(request, self._handler.serve(self._association, request))
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, the peer gets an answer
+            answer = self._explain(request, error)
+            if self._connection.is_open:
+                await self._respond(request, *answer)
+
+    async def _send_all(self, request: DimseRequest, responses: AsyncIterator[DimseResponse]) -> None:
+        """Send up to and including the final response."""
+        try:
+            async for response in responses:
+                await self._send(request, response.command, response.data)
+                if response.command.status not in PENDING:
+                    return
+        finally:
+            close = getattr(responses, "aclose", None)
+            if close is not None:
+                await close()
+        log.error("operation without a final response", command=f"{request.command.command_field:04X}H")
+        await self._respond(request, Status.PROCESSING_FAILURE, "no final response")
+
+    def _explain(self, request: DimseRequest, error: Exception) -> tuple[int, str]:
+        command = request.command
+        where = {
+            "association": self._association.association_id,
+            "command": f"{command.command_field:04X}H",
+            "sop_class": command.sop_class_uid,
+            "sop_instance": command.sop_instance_uid,
+        }
+        if isinstance(error, ImagingError):
+            log.warning("request failed", why=str(error), error=type(error).__name__, **where)
+            return answer_for(error).dimse, str(error)
+        log.error("request failed unforeseen", exc_info=error, **where)
+        return Status.PROCESSING_FAILURE, ""
+
+    async def _drain(self, message: IncomingMessage) -> None:
+        # Also when the rest has arrived: what nobody reads would count against the flow control for good.
+        if message.data is not None:
+            await message.data.drain()
+
+    async def _respond(self, request: DimseRequest, status: int, error_comment: str = "") -> None:
+        response = request.command.response(status, error_comment=_comment(error_comment))
+        await self._send(request, response)
+
+    async def _send(self, request: DimseRequest, command: CommandSet, data: bytes | None = None) -> None:
+        if command.status not in PENDING:
+            self._running_id = -1  # a C-CANCEL that comes from now on is too late
+        self._connection.write(encode_message(request.context.context_id, command, data, self._max_pdu_length))
+        await self._connection.drain()
+
+
+def _comment(text: str) -> str:
+    # Error Comment is an LO: a backslash or control character would be read as something else
+    return "".join(character if character.isprintable() and character != "\\" else " " for character in text)[:64]

@@ -1,0 +1,278 @@
+"""An association that we opened: requests out, responses in, one operation at a time."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import structlog
+
+from imaging_services.adapters.dimse.associate import AssociateAccept, decode_accept
+from imaging_services.adapters.dimse.connection import Connection
+from imaging_services.adapters.dimse.data_set import IncomingDataSet
+from imaging_services.adapters.dimse.messages import IncomingMessage, encode_message
+from imaging_services.adapters.dimse.operations import PENDING
+from imaging_services.adapters.dimse.pdu import (
+    RELEASE_RP,
+    RELEASE_RQ,
+    AbortReason,
+    AbortSource,
+    PduType,
+    ProtocolViolation,
+    decode_reject,
+)
+from imaging_services.adapters.dimse.sending import send_data_set
+from imaging_services.adapters.dimse.settings import AssociationLimits
+from imaging_services.domain.dicom.command_set import (
+    COMMAND_DATA_SET_TYPE,
+    COMMAND_FIELD,
+    MESSAGE_ID_BEING_RESPONDED_TO,
+    NO_DATA_SET,
+    STATUS,
+    CommandField,
+    CommandSet,
+)
+from imaging_services.domain.dicom.dimse import AcceptedContext, DimseResponse, Rejection
+from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, InvalidInput
+
+log = structlog.get_logger(__name__)
+
+MAX_IDENTIFIER_LENGTH = 16 * 1024 * 1024
+_CANCELLABLE = frozenset({CommandField.C_FIND_RQ, CommandField.C_MOVE_RQ, CommandField.C_GET_RQ})
+_CANCEL_SECONDS = 5.0
+
+
+class RequestedAssociation:
+    """Implements ``Requestor``. Any failure within an operation aborts the association, as the two sides may no
+    longer agree on where in a message they are."""
+
+    def __init__(self, limits: AssociationLimits) -> None:
+        self._limits = limits
+        self._contexts: Mapping[int, AcceptedContext] = {}
+        self._max_pdu_length = limits.max_sent_pdu_length
+        self._answer: AssociateAccept | Rejection | None = None
+        self._established = False
+        self._releasing = False
+        self._released = False
+        self._over: str | None = None
+        self._messages: deque[IncomingMessage] = deque()
+        self._wake = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self.connection = Connection(self, limits)
+
+    @property
+    def contexts(self) -> Mapping[int, AcceptedContext]:
+        """Accepted presentation contexts by id."""
+        return self._contexts
+
+    @property
+    def is_open(self) -> bool:
+        """Neither side has ended the association."""
+        return self.connection.is_open
+
+    def establish(self, contexts: Mapping[int, AcceptedContext], max_pdu_length: int) -> None:
+        """The peer has accepted; ``max_pdu_length`` is what it can take, 0 for any."""
+        self._contexts = contexts
+        self._max_pdu_length = min(max_pdu_length or self._max_pdu_length, self._max_pdu_length)
+        self._established = True
+        self.connection.open(contexts)
+
+    async def answer(self) -> AssociateAccept | Rejection:
+        """The peer's answer to the association request."""
+        await self._until(lambda: self._answer is not None, self._limits.artim_timeout_seconds, "association answer")
+        assert self._answer is not None
+        return self._answer
+
+    async def store(self, context_id: int, command: CommandSet, data: bytes | AsyncIterator[bytes]) -> CommandSet:
+        """C-STORE. ``data`` is sent as it comes, in fragments of the length the peer allows; never held whole.
+
+        Raises ``InvalidInput`` for a context that was not accepted, ``BackendUnavailable`` and ``DeadlineExceeded``.
+        """
+        self._check(context_id)
+        async with self._operation():
+            encoded = encode_message(context_id, command, None, self._max_pdu_length)
+            await send_data_set(self.connection, encoded, context_id, data, self._max_pdu_length)
+            return (await self._response(command.message_id)).command
+
+    async def request(
+        self, context_id: int, command: CommandSet, data: bytes | None = None
+    ) -> AsyncIterator[DimseResponse]:
+        """Any other request; responses up to and including the final one. Closed early, the operation is cancelled
+        by C-CANCEL where PS3.7 has it, and the association aborted if that does not end it."""
+        self._check(context_id)
+        async with self._operation():
+            self.connection.write(encode_message(context_id, command, data, self._max_pdu_length))
+            await self.connection.drain()
+            while True:
+                response = await self._response(command.message_id)
+                if response.command.status not in PENDING:
+                    break
+                try:
+                    yield response
+                except GeneratorExit:
+                    await self._cancel(context_id, command)
+                    return
+        yield response
+
+    async def release(self) -> None:
+        """A-RELEASE and close; aborts when the peer does not answer."""
+        async with self._lock:
+            if not self.connection.is_open:
+                return
+            self._releasing = True
+            self.connection.write(RELEASE_RQ)
+            try:
+                await self._until(
+                    lambda: self._released, self._limits.artim_timeout_seconds, "answer to the release request"
+                )
+            except (BackendUnavailable, DeadlineExceeded) as error:
+                log.info("association not released", peer=self.connection.peer, why=str(error))
+                self._abort(str(error))
+            self.connection.close()
+        await self._gone()
+
+    async def abort(self) -> None:
+        """A-ABORT and close."""
+        self._abort("aborted by this side")
+        self.connection.close()
+        await self._gone()
+
+    # ConnectionUser
+
+    def connected(self) -> None:
+        """The association request follows."""
+
+    def check_expected(self, kind: int) -> None:
+        """PS3.8 table 9-10, for the requestor."""
+        if not self._established:
+            expected = kind in (PduType.A_ASSOCIATE_AC, PduType.A_ASSOCIATE_RJ) and self._answer is None
+        elif kind == PduType.A_RELEASE_RP:
+            expected = self._releasing
+        else:
+            expected = kind in (PduType.P_DATA_TF, PduType.A_RELEASE_RQ)
+        if not expected:
+            raise ProtocolViolation(AbortReason.UNEXPECTED_PDU, f"{PduType(kind).name} was not to be expected")
+
+    def pdu_received(self, kind: int, body: bytes) -> None:
+        """The answer to the association request, or a release from either side."""
+        if kind == PduType.A_ASSOCIATE_AC:
+            self._answer = decode_accept(body)
+        elif kind == PduType.A_ASSOCIATE_RJ:
+            self._answer = decode_reject(body)
+            self.connection.close()
+        elif kind == PduType.A_RELEASE_RP:
+            self._released = True
+        elif self._releasing:
+            self.connection.write(RELEASE_RP)  # both asked at once; the answer to ours still comes (Sta11)
+        else:
+            self._over = "peer released the association"
+            self.connection.finish(RELEASE_RP)
+        self._wake.set()
+
+    def message_received(self, message: IncomingMessage) -> None:
+        """A response."""
+        if not message.command.command_field & 0x8000:
+            raise ProtocolViolation(
+                AbortReason.UNEXPECTED_PARAMETER,
+                f"request {message.command.command_field:04X}H on an association that we opened",
+            )
+        self._messages.append(message)
+        self._wake.set()
+
+    def lost(self, why: str) -> None:
+        """The association is over without release."""
+        self._over = why
+        self._wake.set()
+
+    def time_limit(self) -> tuple[float, str] | None:
+        """None: each operation waits by itself."""
+        return None
+
+    # one operation
+
+    @contextlib.asynccontextmanager
+    async def _operation(self) -> AsyncIterator[None]:
+        async with self._lock:
+            if not self.connection.is_open:
+                raise BackendUnavailable(f"association with {self.connection.peer} is over: {self._over}")
+            try:
+                yield
+            except BaseException as error:
+                self._abort(f"operation failed: {type(error).__name__}")
+                self.connection.close()
+                raise
+
+    async def _response(self, message_id: int) -> DimseResponse:
+        seconds = self._limits.dimse_timeout_seconds
+        await self._until(lambda: bool(self._messages), seconds, "response")
+        message = self._messages.popleft()
+        answered = message.command.number(MESSAGE_ID_BEING_RESPONDED_TO, -1)
+        if answered != message_id:
+            raise BackendUnavailable(f"{self.connection.peer} answered message {answered}, not {message_id}")
+        try:
+            _ = message.command.status
+            async with asyncio.timeout(seconds):
+                data = await _whole(message.data) if message.data is not None else None
+        except TimeoutError:
+            raise DeadlineExceeded(f"data set of a response from {self.connection.peer} did not end") from None
+        except InvalidInput as error:
+            raise BackendUnavailable(f"response of {self.connection.peer} is unusable: {error}") from error
+        return DimseResponse(message.command, data)
+
+    async def _cancel(self, context_id: int, command: CommandSet) -> None:
+        if command.command_field not in _CANCELLABLE:
+            self._abort("operation was left before its end")
+            self.connection.close()
+            return
+        cancel = CommandSet(
+            {
+                COMMAND_FIELD: CommandField.C_CANCEL_RQ,
+                MESSAGE_ID_BEING_RESPONDED_TO: command.message_id,
+                COMMAND_DATA_SET_TYPE: NO_DATA_SET,
+            }
+        )
+        self.connection.write(encode_message(context_id, cancel, None, self._max_pdu_length))
+        try:
+            async with asyncio.timeout(min(_CANCEL_SECONDS, self._limits.dimse_timeout_seconds)):
+                while (await self._response(command.message_id)).command.number(STATUS) in PENDING:
+                    pass
+        except (TimeoutError, DeadlineExceeded, BackendUnavailable) as error:
+            log.info("cancelled operation did not end", peer=self.connection.peer, why=str(error))
+            self._abort("cancelled operation did not end")
+            self.connection.close()
+
+    def _check(self, context_id: int) -> None:
+        if context_id not in self._contexts:
+            raise InvalidInput(f"presentation context {context_id} was not accepted")
+
+    def _abort(self, why: str) -> None:
+        self.connection.abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED, why)
+
+    async def _gone(self) -> None:
+        try:
+            async with asyncio.timeout(1):
+                await self.connection.gone.wait()
+        except TimeoutError:
+            self.connection.kill()
+
+    async def _until(self, condition: Callable[[], bool], seconds: float, missing: str) -> None:
+        peer = self.connection.peer
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    if self._over is not None:
+                        raise BackendUnavailable(f"no {missing} from {peer}: {self._over}")
+                    self._wake.clear()
+                    await self._wake.wait()
+        except TimeoutError:
+            raise DeadlineExceeded(f"no {missing} from {peer} within {seconds:g} s") from None
+
+
+async def _whole(data: IncomingDataSet) -> bytes:
+    blocks, size = [], 0
+    async for block in data:
+        size += len(block)
+        if size > MAX_IDENTIFIER_LENGTH:
+            raise InvalidInput(f"data set of more than {MAX_IDENTIFIER_LENGTH} bytes")
+        blocks.append(block)
+    return b"".join(blocks)

@@ -1,0 +1,74 @@
+"""Opening associations to a remote AE (PS3.8 section 9.2, requestor side)."""
+
+import asyncio
+import ssl
+from contextlib import suppress
+
+from imaging_services.adapters.dimse.associate import AssociateAccept, encode_request
+from imaging_services.adapters.dimse.requested import RequestedAssociation
+from imaging_services.adapters.dimse.settings import AssociationLimits
+from imaging_services.domain.dicom.dimse import AcceptedContext, ProposedContext, Rejection
+from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, OutOfResources, Refused
+
+_TRANSIENT = 2
+
+
+class RemoteAE:
+    """A remote AE at ``host:port``: implements ``DicomPeer``."""
+
+    def __init__(
+        self, host: str, port: int, limits: AssociationLimits | None = None, *, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._limits = limits or AssociationLimits()
+        self._tls = tls
+
+    async def associate(
+        self, *, calling_ae_title: str, called_ae_title: str, contexts: tuple[ProposedContext, ...]
+    ) -> RequestedAssociation:
+        """Open an association; errors as of ``DicomPeer.associate``."""
+        association = RequestedAssociation(self._limits)
+        await self._connect(association)
+        association.connection.write(
+            encode_request(calling_ae_title, called_ae_title, contexts, self._limits.max_pdu_length)
+        )
+        try:
+            answer = await association.answer()
+        except BaseException:
+            with suppress(Exception):
+                await association.abort()
+            raise
+        if isinstance(answer, Rejection):
+            raise _rejected(answer, called_ae_title, association.connection.peer)
+        association.establish(_accepted(answer, contexts), answer.max_pdu_length)
+        return association
+
+    async def _connect(self, association: RequestedAssociation) -> None:
+        where = f"{self.host}:{self.port}"
+        seconds = self._limits.connect_timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: association.connection, self.host, self.port, ssl=self._tls
+                )
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"no connection to {where} within {seconds:g} s") from error
+        except (OSError, ssl.CertificateError) as error:
+            raise BackendUnavailable(f"no connection to {where}: {error}") from error
+
+
+def _accepted(answer: AssociateAccept, proposed: tuple[ProposedContext, ...]) -> dict[int, AcceptedContext]:
+    by_id = {context.context_id: context for context in proposed}
+    return {
+        item.context_id: AcceptedContext(item.context_id, context.abstract_syntax, item.transfer_syntax)
+        for item in answer.contexts
+        if item.result == 0
+        and (context := by_id.get(item.context_id)) is not None
+        and item.transfer_syntax in context.transfer_syntaxes
+    }
+
+
+def _rejected(rejection: Rejection, called: str, peer: str) -> Refused | OutOfResources:
+    sentence = f"{called} at {peer} rejected the association: {rejection.why}"
+    return OutOfResources(sentence) if rejection.result == _TRANSIENT else Refused(sentence)
