@@ -1,6 +1,8 @@
 """Opening a NATS connection: the only place that knows nats-py's connect options."""
 
+import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -10,7 +12,7 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import ConnectionClosedError, NoRespondersError, NoServersError, StaleConnectionError
 from nats.errors import TimeoutError as NatsTimeout
-from nats.js.errors import APIError, NoStreamResponseError, ServiceUnavailableError
+from nats.js.errors import APIError, NoStreamResponseError
 
 from imaging_services.adapters.nats.settings import NatsSettings
 from imaging_services.domain.errors import (
@@ -25,37 +27,51 @@ log = structlog.get_logger(__name__)
 
 # JetStream API error codes (nats-server errors.json) that mean "full".
 _FULL = {10023, 10047, 10077, 10122, 10028}
+_SILENCE = 30.0
 
 
 @asynccontextmanager
-async def connect(settings: NatsSettings) -> AsyncIterator[Client]:
-    """A connection that reconnects for ever and is drained at the end.
+async def connect(settings: NatsSettings, *, patience: float | None = None) -> AsyncIterator[Client]:
+    """A connection that reconnects for ever and is closed at the end.
 
-    Raises ``BackendUnavailable`` when no server answers at the start, ``SettingsError`` for an unusable token.
+    ``patience`` is how long a server is waited for at the start, in seconds; None, for services, is as long as it
+    takes, said in the log. Raises ``BackendUnavailable`` when none was there in time, ``SettingsError`` for an
+    unusable token.
     """
-    user, password = _credentials(settings)
-    with nats_errors("connecting to NATS"):
-        client = await nats.connect(
-            servers=[_url(server, settings.tls_enabled) for server in settings.url.split(",")],
-            name=settings.name,
-            user=user,
-            password=password,
-            tls=_tls(settings) if settings.tls_enabled else None,
-            inbox_prefix=f"{settings.subject_root}._INBOX".encode(),
-            max_reconnect_attempts=-1,
-            allow_reconnect=True,
-            reconnect_time_wait=0.5,
-            connect_timeout=5,
-            ping_interval=20,
-            error_cb=_on_error,
-            disconnected_cb=_on_disconnect,
-            reconnected_cb=_on_reconnect,
-        )
+    client = Client()
     try:
+        await _open(client, settings, patience)
         yield client
     finally:
         if not client.is_closed:
             await client.close()
+
+
+async def _open(client: Client, settings: NatsSettings, patience: float | None) -> None:
+    reports = _Reports(client)
+    user, password = _credentials(settings)
+    try:
+        with nats_errors("connecting to NATS"):
+            async with asyncio.timeout(patience):
+                await client.connect(
+                    servers=[_url(server, settings.tls_enabled) for server in settings.url.split(",")],
+                    name=settings.name,
+                    user=user,
+                    password=password,
+                    tls=_tls(settings) if settings.tls_enabled else None,
+                    inbox_prefix=f"{settings.subject_root}._INBOX".encode(),
+                    max_reconnect_attempts=-1,
+                    allow_reconnect=True,
+                    reconnect_time_wait=0.5,  # type: ignore[arg-type]  # it sleeps for so long, whole or not
+                    connect_timeout=5,
+                    ping_interval=20,
+                    error_cb=reports.error,
+                    disconnected_cb=reports.disconnected,
+                    reconnected_cb=reports.reconnected,
+                )
+    except DeadlineExceeded as error:
+        why = f": {client.last_error}" if client.last_error else ""
+        raise BackendUnavailable(f"no NATS server answers at {_shown(settings.url)}{why}") from error
 
 
 @contextmanager
@@ -71,9 +87,9 @@ def nats_errors(doing: str) -> Iterator[None]:
         raise BackendUnavailable(f"{doing}: {type(error).__name__} {error}") from error
     except NatsTimeout as error:
         raise DeadlineExceeded(f"{doing}: no answer in time") from error
-    except (NoStreamResponseError, ServiceUnavailableError) as error:
+    except NoStreamResponseError as error:
         raise BackendUnavailable(f"{doing}: {error}") from error
-    except APIError as error:
+    except APIError as error:  # "full" comes as a 503 too
         if error.err_code in _FULL:
             raise OutOfResources(f"{doing}: {error.description}") from error
         raise BackendUnavailable(f"{doing}: {error.description or error}") from error
@@ -109,13 +125,29 @@ def _tls(settings: NatsSettings) -> ssl.SSLContext:
     return context
 
 
-async def _on_error(error: Exception) -> None:
-    log.warning("nats error", error=str(error) or type(error).__name__)
+def _shown(url: str) -> str:
+    """The servers without user and password."""
+    return ",".join(server.rpartition("@")[2].strip() for server in url.split(","))
 
 
-async def _on_disconnect() -> None:
-    log.warning("nats connection lost, reconnecting")
+class _Reports:
+    """What a connection goes through, in the log; the same trouble at most every ``_SILENCE`` seconds."""
 
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._last: tuple[str, float] = "", 0.0
 
-async def _on_reconnect() -> None:
-    log.info("nats connection restored")
+    async def error(self, error: Exception) -> None:
+        text, now = str(error) or type(error).__name__, time.monotonic()
+        if text == self._last[0] and now < self._last[1] + _SILENCE:
+            return
+        self._last = text, now
+        log.warning("nats error", error=text, connected=self._client.is_connected)
+
+    async def disconnected(self) -> None:
+        if not self._client.is_closed:  # an orderly end is told as well
+            log.warning("nats connection lost, reconnecting")
+
+    async def reconnected(self) -> None:
+        self._last = "", 0.0
+        log.info("nats connection restored")

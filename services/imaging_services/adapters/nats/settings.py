@@ -1,8 +1,14 @@
 """Connection settings of NATS, shared by the relay, the event log and the event bridge."""
 
+from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, Field, SecretStr
+
+from imaging_services.adapters.nats.policy import RETRY_DELAYS, EventPolicy, parse_delays
+from imaging_services.domain.errors import SettingsError
+from imaging_services.domain.events.subjects import EventSubjects
 
 
 class NatsSettings(BaseModel):
@@ -23,3 +29,88 @@ class NatsSettings(BaseModel):
     )
     reply_timeout_seconds: float = Field(default=60, gt=0, description="wait for a reply, seconds")
     name: str = Field(default="imaging", description="connection name shown by the server's monitoring")
+
+
+class EventSettings(BaseModel):
+    """Where an app hands in events: mix into its ``Settings``. NATS wins over ``K_SINK`` when both are set."""
+
+    K_SINK: str | None = Field(
+        default=None, description="URL that takes CloudEvents by POST; used when EVENTS_NATS_URL is not set"
+    )
+    EVENTS_NATS_URL: str | None = Field(
+        default=None, description="NATS server of the event log, or several separated by commas"
+    )
+    EVENTS_NATS_TLS_ENABLED: bool = Field(default=False, description="TLS towards it; certificates are verified")
+    EVENTS_NATS_TLS_CA_FILE: Path | None = Field(
+        default=None, description="PEM file of the authorities to trust instead of the system's"
+    )
+    EVENTS_NATS_TLS_CERT_FILE: Path | None = Field(default=None, description="PEM client certificate")
+    EVENTS_NATS_TLS_KEY_FILE: Path | None = Field(default=None, description="PEM key of the client certificate")
+    EVENTS_NATS_AUTH_TOKEN: SecretStr | None = Field(
+        default=None, description="JWT: sent as password; the user is the last part of its sub claim"
+    )
+    EVENTS_NATS_SUBJECT_ROOT: str = Field(default="imaging", description="first part of all subjects")
+    EVENTS_STREAM: str = Field(default="imaging", min_length=1, description="name of the event-driven ingestion")
+    EVENTS_SEND_TIMEOUT_SECONDS: float = Field(
+        default=30, gt=0, description="how long handing in an event is tried before it fails, seconds"
+    )
+
+    def event_subjects(self) -> EventSubjects:
+        """Names of the log's streams and subjects."""
+        return EventSubjects(self.EVENTS_NATS_SUBJECT_ROOT, self.EVENTS_STREAM)
+
+    def event_nats(self, name: str) -> NatsSettings:
+        """The connection's settings; ``name`` shows in the server's monitoring. Raises ``SettingsError``."""
+        if not self.EVENTS_NATS_URL:
+            raise SettingsError("EVENTS_NATS_URL is not set: the event log needs a NATS server with JetStream")
+        return NatsSettings(
+            url=self.EVENTS_NATS_URL,
+            tls_enabled=self.EVENTS_NATS_TLS_ENABLED,
+            tls_ca_file=self.EVENTS_NATS_TLS_CA_FILE,
+            tls_cert_file=self.EVENTS_NATS_TLS_CERT_FILE,
+            tls_key_file=self.EVENTS_NATS_TLS_KEY_FILE,
+            auth_token=self.EVENTS_NATS_AUTH_TOKEN,
+            subject_root=self.EVENTS_NATS_SUBJECT_ROOT,
+            name=name,
+        )
+
+
+class EventLogSettings(EventSettings):
+    """What an app needs that appends to or consumes the event log: mix into its ``Settings``."""
+
+    EVENTS_RETENTION_DAYS: float = Field(
+        default=30, gt=0, description="events are kept this long, days; an existing stream is only ever widened"
+    )
+    EVENTS_DEAD_LETTER_RETENTION_DAYS: float = Field(default=90, gt=0, description="dead letters are kept, days")
+    EVENTS_MAX_BYTES: int = Field(
+        default=0, ge=0, description="size limit of the log, bytes; the oldest events go first; 0 is no limit"
+    )
+    EVENTS_DUPLICATE_WINDOW_SECONDS: float = Field(
+        default=600, gt=0, description="an event appended twice within this time is kept once, seconds"
+    )
+    EVENTS_REPLICAS: int = Field(default=1, ge=1, le=5, description="copies of each stream in a NATS cluster")
+    EVENTS_RETRY_DELAYS_SECONDS: str = Field(
+        default=",".join(f"{delay:g}" for delay in RETRY_DELAYS),
+        description="waits between tries of a delivery, seconds, separated by commas; the last one repeats",
+    )
+    EVENTS_MAX_TRIES: int = Field(default=16, ge=1, description="tries before an event becomes a dead letter")
+    EVENTS_ACK_WAIT_SECONDS: float = Field(
+        default=30, ge=1, description="a consumer silent for this long has died: its events are delivered again"
+    )
+    EVENTS_DELIVER_FROM: Literal["all", "new"] = Field(
+        default="all", description="a new consumer begins with what the log still holds (all) or with what comes (new)"
+    )
+
+    def event_policy(self) -> EventPolicy:
+        """Limits of the streams and of delivery. Raises ``SettingsError``."""
+        return EventPolicy(
+            retention=timedelta(days=self.EVENTS_RETENTION_DAYS),
+            dead_letter_retention=timedelta(days=self.EVENTS_DEAD_LETTER_RETENTION_DAYS),
+            max_bytes=self.EVENTS_MAX_BYTES,
+            duplicate_window=timedelta(seconds=self.EVENTS_DUPLICATE_WINDOW_SECONDS),
+            replicas=self.EVENTS_REPLICAS,
+            retry_delays=parse_delays(self.EVENTS_RETRY_DELAYS_SECONDS),
+            max_tries=self.EVENTS_MAX_TRIES,
+            ack_wait=timedelta(seconds=self.EVENTS_ACK_WAIT_SECONDS),
+            deliver_from=self.EVENTS_DELIVER_FROM,
+        )

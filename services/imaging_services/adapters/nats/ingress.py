@@ -1,0 +1,96 @@
+"""The event processor's side of handing in events over NATS: answers each request when the event is recorded."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from imaging_services.adapters.nats.connection import nats_errors
+from imaging_services.domain.errors import ImagingError, RetryableError
+from imaging_services.domain.events.attributes import encode_value
+from imaging_services.domain.events.envelope import CloudEvent
+from imaging_services.domain.events.nats_binding import decode_nats
+from imaging_services.domain.events.subjects import EventSubjects
+
+log = structlog.get_logger(__name__)
+
+ERROR_HEADER = "Imaging-Error"
+_QUEUE = "event-processors"
+_WAITING_MESSAGES = 16_384
+_WAITING_BYTES = 256 * 1024 * 1024
+
+
+async def serve_ingress(
+    client: Client,
+    root: str,
+    stream: str,
+    handle: Callable[[CloudEvent], Awaitable[None]],
+    *,
+    concurrency: int = 512,
+    started: asyncio.Event | None = None,
+) -> None:
+    """Hand each event to ``handle`` until cancelled; then take no more, and finish and answer those under way.
+
+    An empty reply says that ``handle`` has returned: the event is recorded. Otherwise the reply's header
+    ``Imaging-Error`` names the class of the error and its body is the sentence. Several processors share the
+    work. ``concurrency`` bounds the events in ``handle`` at once; ``started`` is set when requests are heard.
+    """
+    hands = asyncio.Semaphore(concurrency)
+    under_way: set[asyncio.Task[None]] = set()
+
+    def finished(task: asyncio.Task[None]) -> None:
+        under_way.discard(task)
+        hands.release()
+
+    async def on_message(message: Msg) -> None:
+        await hands.acquire()
+        task = asyncio.create_task(_answer(client, message, handle))
+        under_way.add(task)
+        task.add_done_callback(finished)
+
+    with nats_errors("listening for events"):
+        subscription = await client.subscribe(
+            EventSubjects(root, stream).ingress,
+            queue=_QUEUE,
+            cb=on_message,
+            pending_msgs_limit=_WAITING_MESSAGES,
+            pending_bytes_limit=_WAITING_BYTES,
+        )
+        await client.flush()
+    log.info("listening for events", subject=subscription.subject)
+    if started is not None:
+        started.set()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        if not client.is_closed:
+            await subscription.drain()  # type: ignore[no-untyped-call]
+        await asyncio.gather(*under_way)
+
+
+async def _answer(client: Client, message: Msg, handle: Callable[[CloudEvent], Awaitable[None]]) -> None:
+    headers, body = await _outcome(message, handle)
+    if not message.reply:
+        return
+    try:
+        await client.publish(message.reply, body, headers=headers)
+    except (nats.errors.Error, OSError) as error:
+        # The sender asks again: recording is idempotent.
+        log.warning("event could not be answered", error=str(error))
+
+
+async def _outcome(
+    message: Msg, handle: Callable[[CloudEvent], Awaitable[None]]
+) -> tuple[dict[str, str] | None, bytes]:
+    try:
+        await handle(decode_nats(message.headers, message.data))
+    except ImagingError as error:
+        log.warning("event refused", error=str(error), kind=type(error).__name__)
+        return {ERROR_HEADER: encode_value(type(error).__name__)}, str(error).encode()
+    except Exception as error:
+        log.exception("event failed")
+        return {ERROR_HEADER: RetryableError.__name__}, f"{type(error).__name__} in the event processor".encode()
+    return None, b""

@@ -1,0 +1,282 @@
+"""The near side of the relay: stores and requests on their way to the other end."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import TimeoutError as NatsTimeout
+from nats.js import JetStreamContext, api
+from nats.js.errors import NoStreamResponseError
+
+from imaging_services.adapters.nats.connection import nats_errors
+from imaging_services.adapters.nats.relay_inbox import Inbox, open_inbox
+from imaging_services.adapters.nats.relay_settings import RelaySettings
+from imaging_services.adapters.nats.relay_staging import Staged, Staging
+from imaging_services.adapters.nats.relay_streams import ensure_relay
+from imaging_services.domain.dicom.command_set import ERROR_COMMENT
+from imaging_services.domain.dicom.dimse import AssociationRequest, DimseResponse, Negotiated, Rejection, StoreAnswer
+from imaging_services.domain.errors import (
+    BackendUnavailable,
+    DeadlineExceeded,
+    ImagingError,
+    InvalidInput,
+    OutOfResources,
+)
+from imaging_services.domain.relay.messages import (
+    H_COMMAND,
+    H_ERROR,
+    H_KIND,
+    H_REQUEST,
+    H_SEQUENCE,
+    H_SILENCE,
+    AssociationNotice,
+    Call,
+    ControlKind,
+    ReplyKind,
+    StoreMessage,
+    decode_command,
+    error_from,
+    header,
+    number,
+)
+from imaging_services.domain.relay.negotiation import decode_outcome, encode_request
+
+log = structlog.get_logger(__name__)
+
+_CREDIT_EVERY = 32  # responses taken between two notices to the far side
+_LOOK = 0.5  # seconds between looks at the connection
+_HEADER_ROOM = 32 * 1024
+_CONFIRMED_INLINE = 1024 * 1024  # core NATS has no flow control: waiting messages must stay small
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    kind: ReplyKind
+    message: Msg
+
+
+class NatsRelayLink:
+    """This end speaking to the other, see ``domain.relay.ports.RelayLink``. ``client`` returns the connection, or
+    raises ``BackendUnavailable`` while there is none."""
+
+    def __init__(self, settings: RelaySettings, client: Callable[[], Client]) -> None:
+        self._settings, self._client = settings, client
+        self._subjects = settings.sends
+        self._silence = settings.silence_seconds
+        self._staging = Staging()
+
+    async def store_durably(self, call: Call, data: AsyncIterable[bytes]) -> None:
+        """See the port."""
+        client = self._client()
+        js = client.jetstream(domain=self._settings.send_domain)
+        limit = min(self._settings.inline_limit, client.max_payload - _HEADER_ROOM)
+        async with self._staged(js, call, data, limit) as (message, staged):
+            await self._publish(js, message, staged)
+
+    async def store_confirmed(self, call: Call, data: AsyncIterable[bytes]) -> StoreAnswer:
+        """See the port."""
+        client = self._client()
+        js = client.jetstream(domain=self._settings.send_domain)
+        limit = min(self._settings.inline_limit, client.max_payload - _HEADER_ROOM, _CONFIRMED_INLINE)
+        async with self._staged(js, call, data, limit) as (message, staged):
+            try:
+                headers = message.headers() | {H_SILENCE: f"{self._silence:g}"}
+                async with self._replies(self._subjects.confirm, headers, staged.payload) as replies:
+                    async for reply in replies:
+                        command = decode_command(header(reply.message.headers or {}, H_COMMAND))
+                        return StoreAnswer(command.status, command.text(ERROR_COMMENT))
+                raise BackendUnavailable("the far side ended a C-STORE without a status")
+            finally:
+                if staged.object_name:
+                    await staged.bucket.discard(staged.object_name)
+
+    async def request(self, call: Call, data: bytes | None = None) -> AsyncIterator[DimseResponse]:
+        """See the port."""
+        payload = data or b""
+        if len(payload) > self._client().max_payload - _HEADER_ROOM:
+            raise InvalidInput(f"an identifier of {len(payload)} bytes is too large to be relayed")
+        request_id = uuid.uuid4().hex
+        headers = call.headers() | {H_REQUEST: request_id, H_SILENCE: f"{self._silence:g}"}
+        progress = _Progress(self._client, self._subjects.control(request_id))
+        async with self._replies(self._subjects.request, headers, payload) as replies, progress.told(self._silence / 3):
+            async for reply in replies:
+                if reply.kind is ReplyKind.END:
+                    progress.finished = True
+                    return
+                progress.take(number(reply.message.headers or {}, H_SEQUENCE))
+                command = decode_command(header(reply.message.headers or {}, H_COMMAND))
+                yield DimseResponse(command, reply.message.data if command.has_data_set else None)
+                await progress.tell_if_due()
+
+    async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
+        """See the port."""
+        headers = {H_SILENCE: f"{self._silence:g}"}
+        async with self._replies(self._subjects.negotiate, headers, encode_request(request)) as replies:
+            async for reply in replies:
+                return decode_outcome(reply.message.data)
+        raise BackendUnavailable("the far side ended a negotiation without an outcome")
+
+    async def announce(self, notice: AssociationNotice) -> None:
+        """See the port."""
+        try:
+            with nats_errors("announcing an association"):
+                await self._client().publish(self._subjects.association, headers=notice.headers())
+        except ImagingError as error:
+            log.debug("association not announced", state=notice.state, error=str(error))
+
+    @asynccontextmanager
+    async def _staged(
+        self, js: JetStreamContext, call: Call, data: AsyncIterable[bytes], limit: int
+    ) -> AsyncIterator[tuple[StoreMessage, Staged]]:
+        subjects, settings = self._subjects, self._settings
+
+        async def prepare() -> None:
+            await ensure_relay(js, subjects, settings.stream_max_bytes, settings.stream_replicas)
+
+        async with self._staging.stage(js, subjects.bucket, data, limit, self._silence, prepare) as staged:
+            yield (
+                StoreMessage(
+                    call=call,
+                    message=f"{call.origin.association_id}.{uuid.uuid4().hex}",
+                    size=staged.size,
+                    digest=staged.digest,
+                    object_name=staged.object_name,
+                ),
+                staged,
+            )
+
+    async def _publish(self, js: JetStreamContext, message: StoreMessage, staged: Staged) -> None:
+        headers = message.headers() | {api.Header.MSG_ID: message.message}
+        deadline, created = time.monotonic() + self._silence, False
+        try:
+            while True:
+                try:
+                    with nats_errors("publishing a store"):
+                        publishing = js.publish(
+                            self._subjects.store(message.object_name),
+                            staged.payload,
+                            headers=dict(headers),
+                            stream=self._subjects.stream,
+                            timeout=max(self._silence / 3, 0.1),
+                        )
+                        await _while_connected(self._client(), publishing)
+                        return
+                except DeadlineExceeded:
+                    # The same id again: the server keeps one of them.
+                    self._client()
+                    if time.monotonic() > deadline:
+                        raise
+                except BackendUnavailable as error:
+                    if created or not isinstance(error.__cause__, NoStreamResponseError):
+                        raise
+                    settings, created = self._settings, True
+                    await ensure_relay(js, self._subjects, settings.stream_max_bytes, settings.stream_replicas)
+        except OutOfResources:
+            # Refused for certain, so no message names the object; after any other error one may.
+            if staged.object_name:
+                await staged.bucket.discard(staged.object_name)
+            raise
+
+    @asynccontextmanager
+    async def _replies(
+        self, subject: str, headers: dict[str, str], payload: bytes
+    ) -> AsyncIterator[AsyncIterator[_Reply]]:
+        client = self._client()
+        with nats_errors(f"asking {subject}"):
+            async with open_inbox(client) as inbox:
+                await client.publish(subject, payload, reply=inbox.subject, headers=headers)
+                yield self._each_reply(subject, inbox)
+
+    async def _each_reply(self, subject: str, inbox: Inbox) -> AsyncIterator[_Reply]:
+        expected = 0
+        while True:
+            try:
+                message = await inbox.next(self._silence)
+            except NatsTimeout:
+                raise DeadlineExceeded(f"{subject}: the far side was silent for {self._silence:g} s") from None
+            reply = _reply(subject, message)
+            if reply.kind is ReplyKind.WORKING:
+                continue
+            if (sequence := number(message.headers or {}, H_SEQUENCE)) != expected:
+                raise BackendUnavailable(f"{subject}: reply {sequence} came where {expected} was due")
+            expected += 1
+            yield reply
+            if reply.kind is ReplyKind.END:
+                return
+
+
+async def _while_connected(client: Client, publishing: Awaitable[api.PubAck]) -> None:
+    """Wait for the acknowledgement. Raises nats-py's ``TimeoutError`` soon after its connection was lost and restored:
+    it will not come any more."""
+    reconnects, task = client.stats["reconnects"], asyncio.ensure_future(publishing)
+    try:
+        while not (await asyncio.wait({task}, timeout=_LOOK))[0]:
+            if client.stats["reconnects"] != reconnects:
+                raise NatsTimeout
+        task.result()
+    finally:
+        task.cancel()
+
+
+def _reply(subject: str, message: Msg) -> _Reply:
+    headers = message.headers or {}
+    if headers.get("Status") == "503":
+        log.warning("nobody listens at the far side", subject=subject)
+        raise BackendUnavailable(f"nobody listens on {subject}")
+    try:
+        kind = ReplyKind(header(headers, H_KIND))
+    except ValueError as error:
+        raise InvalidInput(f"{subject}: {error}") from error
+    if kind is ReplyKind.FAILED:
+        raise error_from(header(headers, H_ERROR), message.data.decode(errors="replace"))
+    return _Reply(kind, message)
+
+
+class _Progress:
+    """Tells the far side how many responses have been taken, that somebody still waits, and a C-CANCEL."""
+
+    def __init__(self, client: Callable[[], Client], subject: str) -> None:
+        self._client, self._subject = client, subject
+        self._taken = self._told = 0
+        self.finished = False
+
+    def take(self, sequence: int) -> None:
+        self._taken = sequence + 1
+
+    async def tell_if_due(self) -> None:
+        if self._taken - self._told >= _CREDIT_EVERY:
+            await self._tell(ControlKind.TAKEN)
+
+    async def _tell(self, kind: ControlKind) -> None:
+        self._told = self._taken
+        with nats_errors("telling the far side"):
+            await self._client().publish(self._subject, headers={H_KIND: kind, H_SEQUENCE: str(self._taken)})
+
+    @asynccontextmanager
+    async def told(self, every: float) -> AsyncIterator[None]:
+        """Tell at intervals, also while whoever takes the responses is slow, and cancel when left unfinished."""
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(every)
+                try:
+                    await self._tell(ControlKind.TAKEN)
+                except ImagingError as error:
+                    log.debug("far side not told", error=str(error))
+
+        task = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+            if not self.finished:
+                try:
+                    await self._tell(ControlKind.CANCEL)
+                except ImagingError as error:
+                    log.debug("far side not told", error=str(error))

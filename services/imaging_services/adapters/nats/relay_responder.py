@@ -1,0 +1,214 @@
+"""The far side of what is not queued: confirmed stores, requests, negotiations and notices."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from imaging_services.adapters.nats.connection import nats_errors
+from imaging_services.adapters.nats.relay_objects import ObjectBucket
+from imaging_services.adapters.nats.relay_settings import RelaySettings
+from imaging_services.domain.dicom.dimse import DimseResponse
+from imaging_services.domain.errors import ImagingError, InvalidInput
+from imaging_services.domain.relay.checked import checked, single
+from imaging_services.domain.relay.messages import (
+    H_COMMAND,
+    H_ERROR,
+    H_KIND,
+    H_REQUEST,
+    H_SEQUENCE,
+    H_SILENCE,
+    AssociationNotice,
+    Call,
+    ControlKind,
+    ReplyKind,
+    StoreMessage,
+    encode_command,
+    header,
+    number,
+)
+from imaging_services.domain.relay.negotiation import decode_request, encode_outcome
+from imaging_services.domain.relay.ports import RelayHandler
+
+log = structlog.get_logger(__name__)
+
+_CREDIT = 128  # responses sent ahead of what the near side has taken
+
+
+class Responder:
+    """Serves core NATS subjects of the own channel; queue groups give each message to one process. ``subscribed`` is
+    set once the server knows."""
+
+    def __init__(self, client: Client, js: JetStreamContext, settings: RelaySettings, handler: RelayHandler) -> None:
+        self.subscribed = asyncio.Event()
+        self._client, self._settings, self._handler = client, settings, handler
+        self._subjects = settings.receives
+        self._bucket = ObjectBucket(js, self._subjects.bucket, settings.silence_seconds)
+        self._stores = asyncio.Semaphore(settings.max_in_flight)
+
+    async def run(self) -> None:
+        """Serve until cancelled; what is at work is cancelled with it, and the near sides are told."""
+        group = self._subjects.worker
+        async with asyncio.TaskGroup() as tasks:
+
+            def spawn(work: Callable[[Msg], Awaitable[None]]) -> Callable[[Msg], Awaitable[None]]:
+                async def callback(message: Msg) -> None:
+                    tasks.create_task(self._guarded(work, message))
+
+                return callback
+
+            with nats_errors("subscribing to the relay"):
+                subscriptions = [
+                    await self._client.subscribe(self._subjects.confirm, group, spawn(self._confirm)),
+                    await self._client.subscribe(self._subjects.request, group, spawn(self._serve)),
+                    await self._client.subscribe(self._subjects.negotiate, group, spawn(self._negotiate)),
+                    await self._client.subscribe(self._subjects.association, cb=spawn(self._notice)),
+                ]
+                await self._client.flush()
+                self.subscribed.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                if not self._client.is_closed:
+                    for subscription in subscriptions:
+                        await subscription.unsubscribe()
+
+    async def _guarded(self, work: Callable[[Msg], Awaitable[None]], message: Msg) -> None:
+        try:
+            await work(message)
+        except Exception as error:  # noqa: BLE001 - one message must not end the service; the near side is answered
+            log.warning("relayed message failed", subject=message.subject, error=f"{type(error).__name__}: {error}")
+            await self._fail(message, error)
+
+    async def _fail(self, message: Msg, error: Exception) -> None:
+        if not message.reply or self._client.is_closed:
+            return
+        name = type(error).__name__ if isinstance(error, ImagingError) else "RetryableError"
+        headers = {H_KIND: ReplyKind.FAILED, H_ERROR: name}
+        await self._client.publish(message.reply, str(error).encode(), headers=headers)
+
+    async def _confirm(self, message: Msg) -> None:
+        headers = message.headers or {}
+        store = StoreMessage.from_headers(headers)
+        async with self._working(message), self._stores:
+            data = partial(self._bucket.read, store.object_name) if store.object_name else single(message.data)
+            answer = await self._handler.store(store, checked(store, data))
+        command = store.call.command.response(answer.status, error_comment=answer.error_comment)
+        await self._client.publish(
+            message.reply,
+            headers={H_KIND: ReplyKind.END, H_SEQUENCE: "0", H_COMMAND: encode_command(command)},
+        )
+
+    async def _negotiate(self, message: Msg) -> None:
+        request = decode_request(message.data)
+        async with self._working(message):
+            outcome = await self._handler.negotiate(request)
+        headers = {H_KIND: ReplyKind.END, H_SEQUENCE: "0"}
+        await self._client.publish(message.reply, encode_outcome(outcome), headers=headers)
+
+    async def _notice(self, message: Msg) -> None:
+        await self._handler.noticed(AssociationNotice.from_headers(message.headers or {}))
+
+    async def _serve(self, message: Msg) -> None:
+        headers = message.headers or {}
+        call = Call.from_headers(headers)
+        caller = _Caller(_silence(headers))
+        control = self._subjects.control(header(headers, H_REQUEST))
+        subscription = await self._client.subscribe(control, cb=caller.heard)
+        responses = self._handler.serve(call, message.data if call.command.has_data_set else None)
+        try:
+            async with self._working(message):
+                answering = asyncio.create_task(self._answer(message, responses, caller))
+                leaving = asyncio.create_task(caller.left())
+                try:
+                    await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    leaving.cancel()
+                    finished = answering.done()
+                    answering.cancel()
+                    outcome = (await asyncio.gather(answering, return_exceptions=True))[0]
+            if not finished:
+                log.info("relayed request stopped", association=call.origin.association_id, why=caller.why)
+            elif isinstance(outcome, Exception):
+                raise outcome
+        finally:
+            await responses.aclose()  # type: ignore[attr-defined]  # an async generator behind its interface
+            if not self._client.is_closed:
+                await subscription.unsubscribe()
+
+    async def _answer(self, message: Msg, responses: AsyncIterator[DimseResponse], caller: "_Caller") -> None:
+        sequence = 0
+        async for response in responses:
+            await caller.credit(sequence)
+            command = encode_command(response.command)
+            headers = {H_KIND: ReplyKind.RESPONSE, H_SEQUENCE: str(sequence), H_COMMAND: command}
+            await self._client.publish(message.reply, response.data or b"", headers=headers)
+            sequence += 1
+        await self._client.publish(message.reply, headers={H_KIND: ReplyKind.END, H_SEQUENCE: str(sequence)})
+
+    @asynccontextmanager
+    async def _working(self, message: Msg) -> AsyncIterator[None]:
+        """Say that work is under way, at once and at intervals, so that the near side's time-out counts silence."""
+        every = _silence(message.headers or {}) / 3
+
+        async def say() -> None:
+            while True:
+                if self._client.is_connected:
+                    await self._client.publish(message.reply, headers={H_KIND: ReplyKind.WORKING})
+                await asyncio.sleep(every)
+
+        task = asyncio.create_task(say())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+class _Caller:
+    """The near side of one request: how many responses it has taken, and whether it is still there."""
+
+    def __init__(self, silence: float) -> None:
+        self._silence = silence
+        self._heard_at = time.monotonic()
+        self._taken = 0
+        self._news = asyncio.Condition()
+        self._cancelled = asyncio.Event()
+        self.why = "caller silent"
+
+    async def heard(self, message: Msg) -> None:
+        headers = message.headers or {}
+        self._heard_at = time.monotonic()
+        if headers.get(H_KIND) == ControlKind.CANCEL:
+            self.why = "cancelled"
+            self._cancelled.set()
+            return
+        async with self._news:
+            self._taken = max(self._taken, number(headers, H_SEQUENCE))
+            self._news.notify_all()
+
+    async def credit(self, sequence: int) -> None:
+        """Wait until response ``sequence`` may be sent."""
+        async with self._news:
+            await self._news.wait_for(lambda: sequence < self._taken + _CREDIT)
+
+    async def left(self) -> None:
+        """Return when the caller has cancelled or has been silent for too long."""
+        while (remaining := self._heard_at + self._silence - time.monotonic()) > 0:
+            try:
+                await asyncio.wait_for(self._cancelled.wait(), remaining)
+            except TimeoutError:
+                continue
+            return
+
+
+def _silence(headers: dict[str, str]) -> float:
+    try:
+        return max(float(header(headers, H_SILENCE)), 0.1)
+    except ValueError as error:
+        raise InvalidInput(f"relay message with a broken header: {error}") from error
