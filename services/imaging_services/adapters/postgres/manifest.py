@@ -1,0 +1,158 @@
+"""The manifest on PostgreSQL."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import structlog
+
+from imaging_services.adapters.postgres import outbox, revise
+from imaging_services.adapters.postgres.pool import Connection, Pool, database_errors
+from imaging_services.adapters.postgres.record import Batch, record
+from imaging_services.adapters.postgres.search import search, search_sql
+from imaging_services.adapters.postgres.sql import statement
+from imaging_services.domain.errors import InvalidInput, PermanentError
+from imaging_services.domain.events.envelope import EVENT_TYPES, CloudEvent
+from imaging_services.domain.manifest.query import DicomJson, InstanceLocation, Query, Scope
+from imaging_services.domain.manifest.recording import Recording, read_event
+from imaging_services.domain.ports import Counts
+
+log = structlog.get_logger(__name__)
+
+_MAX_LEASE = timedelta(days=1)
+_READ_SLICE = 64
+
+
+class PostgresManifestQuery:
+    """Reading the manifest and holding studies: for services that reach the database themselves.
+
+    The pool stays the caller's: ``close`` leaves it open.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def search(self, query: Query) -> list[DicomJson]:
+        """See ``ManifestQuery.search``."""
+        search_sql(query)  # a bad query is answered as such, also when the database is away
+        with database_errors("searching the manifest"):
+            async with self._pool.connection() as connection:
+                return await search(connection, query)
+
+    async def locate(self, scope: Scope) -> list[InstanceLocation]:
+        """See ``ManifestQuery.locate``."""
+        rows = await self._execute(
+            "locate",
+            study=scope.study_instance_uid,
+            series=scope.series_instance_uid,
+            instance=scope.sop_instance_uid,
+            provider=scope.provider,
+        )
+        return [InstanceLocation(*row) for row in rows]
+
+    async def hold(self, association_id: str, study_instance_uid: str, lease: timedelta) -> None:
+        """See ``StudyHolds.hold``; a lease of more than a day is a day."""
+        await self._execute("hold", association=association_id, study=study_instance_uid, lease=min(lease, _MAX_LEASE))
+
+    async def renew(self, association_id: str, lease: timedelta) -> None:
+        """See ``StudyHolds.renew``."""
+        await self._execute("renew", association=association_id, lease=min(lease, _MAX_LEASE))
+
+    async def release(self, association_id: str) -> None:
+        """See ``StudyHolds.release``."""
+        await self._execute("release", association=association_id)
+
+    async def close(self) -> None:
+        """Nothing of its own to give back."""
+
+    async def _execute(self, name: str, **parameters: object) -> list[tuple[Any, ...]]:
+        for value in parameters.values():
+            if isinstance(value, str) and ("\x00" in value or len(value) > 1024):
+                raise InvalidInput(f"{name}: a value holds NUL or is longer than 1024 characters")
+        with database_errors(f"manifest query {name}"):
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(statement(name), parameters)
+                return await cursor.fetchall() if cursor.description else []
+
+
+class PostgresManifest(PostgresManifestQuery):
+    """The manifest as the event processor writes it.
+
+    ``source`` is the CloudEvents source of events made here. ``queued`` are the types that are to be published: with a
+    broker that delivers ``ImageStoredEvent`` itself, these must not go back to it.
+    """
+
+    def __init__(self, pool: Pool, source: str, queued: frozenset[str] = EVENT_TYPES) -> None:
+        super().__init__(pool)
+        self._source = source
+        self._queued = sorted(queued)
+
+    async def record(self, events: Sequence[CloudEvent]) -> list[PermanentError | None]:
+        """See ``Manifest.record``. A later instance of a study or series fills attributes that are absent there, and
+        changes none that is set."""
+        results, recordings = await _read(events)
+        readable = {position: event for position, event in enumerate(events) if results[position] is None}
+        if readable:
+            with database_errors("recording a batch"):
+                async with self._pool.connection() as connection:
+                    refused = await self._record(connection, readable, recordings)
+            for position, error in refused.items():
+                results[position] = error
+        return results
+
+    async def _record(
+        self, connection: Connection, events: Mapping[int, CloudEvent], recordings: Mapping[int, Recording]
+    ) -> dict[int, PermanentError]:
+        """One transaction; halved when the database refuses a value, until the event that holds it is alone."""
+        ours = {position: recordings[position] for position in events if position in recordings}
+        others = {position: event for position, event in events.items() if position not in ours}
+        try:
+            return dict(await record(connection, Batch(ours, others, self._source, self._queued)))
+        except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded) as error:
+            log.warning("batch refused by the database", events=len(events), reason=type(error).__name__)
+            if len(events) == 1:
+                reason = f"the manifest cannot hold this event: {type(error).__name__}"
+                return dict.fromkeys(events, InvalidInput(reason))
+        positions = list(events)
+        half = len(positions) // 2
+        refused: dict[int, PermanentError] = {}
+        for part in (positions[:half], positions[half:]):
+            refused |= await self._record(connection, {position: events[position] for position in part}, recordings)
+        return refused
+
+    async def revise(self, quiet: timedelta, limit: int = 32) -> int:
+        """See ``Manifest.revise``."""
+        return await revise.revise(self._pool, quiet, limit, self._source)
+
+    async def publish_pending(
+        self, publish: Callable[[Sequence[CloudEvent]], Awaitable[None]], limit: int = 256
+    ) -> int:
+        """See ``Manifest.publish_pending``; one publisher at a time, an event refused for good is set aside."""
+        return await outbox.publish_pending(self._pool, publish, limit)
+
+    async def counts(self) -> Counts:
+        """See ``Manifest.counts``."""
+        with database_errors("counting the manifest"):
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(statement("counts"))
+                studies, series, instances, events = await cursor.fetchone() or (0, 0, 0, 0)
+                return Counts(int(studies), int(series), int(instances), int(events))
+
+
+async def _read(events: Sequence[CloudEvent]) -> tuple[list[PermanentError | None], dict[int, Recording]]:
+    """Decode events, letting others run in between."""
+    results: list[PermanentError | None] = [None] * len(events)
+    recordings: dict[int, Recording] = {}
+    for position, event in enumerate(events):
+        if position % _READ_SLICE == _READ_SLICE - 1:
+            await asyncio.sleep(0)
+        try:
+            recording = read_event(event)
+        except PermanentError as error:
+            results[position] = error
+        else:
+            if recording is not None:
+                recordings[position] = recording
+    return results, recordings

@@ -1,0 +1,112 @@
+"""Connections to the manifest database: the only place that knows psycopg's connection options and exceptions."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import orjson
+import psycopg
+import structlog
+from psycopg import AsyncConnection, errors
+from psycopg.conninfo import make_conninfo
+from psycopg.types.json import set_json_loads
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from imaging_services.adapters.postgres.settings import PostgresSettings
+from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, OutOfResources
+
+log = structlog.get_logger(__name__)
+
+Connection = AsyncConnection[tuple[Any, ...]]
+Pool = AsyncConnectionPool[Connection]
+
+_RESTED_SECONDS = 2.0
+_FULL = (errors.DiskFull, errors.OutOfMemory, errors.TooManyConnections, errors.ConfigurationLimitExceeded)
+
+
+@asynccontextmanager
+async def open_pool(settings: PostgresSettings) -> AsyncIterator[Pool]:
+    """A pool that replaces broken connections. Raises ``BackendUnavailable`` when the database does not answer now."""
+    pool: Pool = AsyncConnectionPool(
+        conninfo(settings),
+        connection_class=AsyncConnection[tuple[Any, ...]],
+        kwargs={"autocommit": True},
+        min_size=settings.min_size,
+        max_size=max(settings.max_size, settings.min_size),
+        timeout=settings.timeout_seconds,
+        max_idle=300,
+        reconnect_timeout=settings.timeout_seconds,
+        check=_Check(),
+        configure=_configure,
+        open=False,
+    )
+    await pool.open()
+    try:
+        with database_errors("connecting to the manifest database"):
+            async with pool.connection() as connection:
+                await connection.execute("SELECT 1")
+        yield pool
+    finally:
+        await pool.close()
+
+
+class _Check:
+    """Looks at a connection that has rested for a while: its server may have gone. One that was used just now is not
+    worth a round trip."""
+
+    def __init__(self) -> None:
+        self._used: WeakKeyDictionary[AsyncConnection[Any], float] = WeakKeyDictionary()
+
+    async def __call__(self, connection: Connection) -> None:
+        now = time.monotonic()
+        if now - self._used.get(connection, 0) > _RESTED_SECONDS:
+            await AsyncConnectionPool.check_connection(connection)
+        self._used[connection] = now
+
+
+async def _configure(connection: Connection) -> None:
+    set_json_loads(orjson.loads, connection)
+
+
+def conninfo(settings: PostgresSettings) -> str:
+    """The libpq connection string.
+
+    Plans are made for the values at hand: a plan that was cached while a table was small would stay a sequential scan
+    as it grows.
+    """
+    timeout = round(settings.timeout_seconds * 1000)
+    return make_conninfo(
+        host=settings.host,
+        port=settings.port,
+        dbname=settings.name,
+        user=settings.user,
+        password=settings.password.get_secret_value(),
+        application_name=settings.application_name,
+        connect_timeout=5,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=20_000,
+        options=f"-c statement_timeout={timeout} -c idle_in_transaction_session_timeout={timeout * 4}"
+        " -c plan_cache_mode=force_custom_plan -c jit=off -c timezone=UTC -c search_path=public",
+    )
+
+
+@contextmanager
+def database_errors(doing: str) -> Iterator[None]:
+    """Turn psycopg's exceptions into ours; ``doing`` begins the sentence of the error."""
+    try:
+        yield
+    except _FULL as error:
+        raise OutOfResources(f"{doing}: {_first_line(error)}") from error
+    except (errors.QueryCanceled, errors.LockNotAvailable, PoolTimeout) as error:
+        raise DeadlineExceeded(f"{doing}: {_first_line(error)}") from error
+    except psycopg.Error as error:
+        raise BackendUnavailable(f"{doing}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    # Only the first line: the DETAIL line of an error may quote a row, and with it a patient.
+    return f"{type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}".strip()

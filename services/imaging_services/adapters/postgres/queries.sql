@@ -1,0 +1,121 @@
+-- Every fixed statement of the manifest, each with a name and a sentence. Searches are put together in search.py.
+
+-- name: record_batch
+-- Record instances and queue events; returns the series that are another provider's, when nothing was recorded.
+SELECT uid, owner FROM record_batch(%(studies)s::jsonb, %(series)s::jsonb, %(instances)s::jsonb, %(others)s::jsonb,
+  %(contents)b::bytea[], %(locks)s::text[], %(source)s::text, %(queued)s::text[])
+
+-- name: queue_event
+-- One event to publish.
+INSERT INTO outbox (event_id, type, source, time, extensions, compressed, data)
+VALUES (%(event_id)s, %(type)s, %(source)s, %(time)s, %(extensions)s::jsonb, true, %(data)b)
+
+-- name: claim_quiet_studies
+-- Lock studies that are quiet, that no open association holds, and that no other processor is at. A study that
+-- changed since the statement began is looked at again by PostgreSQL, and left out.
+SELECT st.id, st.study_instance_uid, st.revision, st.attributes
+FROM study_change c
+JOIN dicom_study st ON st.id = c.study_id
+WHERE c.last_recorded < clock_timestamp() - %(quiet)s::interval
+  AND NOT EXISTS (
+    SELECT FROM association_study held JOIN association a USING (association_id)
+    WHERE held.study_instance_uid = st.study_instance_uid
+      AND a.released_at IS NULL AND a.expires_at > clock_timestamp())
+ORDER BY c.last_recorded
+LIMIT %(limit)s
+FOR UPDATE OF st, c SKIP LOCKED
+
+-- name: series_of_study
+-- The series of a locked study.
+SELECT se.id, se.series_instance_uid, se.modality, se.number, se.provider, p.wadoexternalendpoint, se.attributes
+FROM dicom_series se JOIN provider p ON p.series_id = se.id
+WHERE se.study_id = %(study)s
+
+-- name: instances_of_study
+-- The instances of a locked study, with their revision numbers.
+SELECT i.series_id, i.sop_instance_uid, i.sop_class_uid, i.number, i.initial_revision, i.modified_revision,
+  i.deleted_revision
+FROM dicom_series se JOIN dicom_instance i ON i.series_id = se.id
+WHERE se.study_id = %(study)s
+
+-- name: close_revision
+-- The revision is made: later instances belong to the next one, and the timer is gone.
+WITH made AS (
+  UPDATE dicom_study SET revision = revision + 1, revision_time = clock_timestamp() WHERE id = %(study)s RETURNING id
+)
+DELETE FROM study_change c USING made WHERE c.study_id = made.id
+
+-- name: publishers_turn
+-- One publisher at a time, so that events leave in order; ends with the transaction, also when its process dies. The
+-- transaction's plans are kept, and use the index whatever size the queue had when they were made.
+SELECT set_config('lock_timeout', %(patience)s, true), set_config('plan_cache_mode', 'force_generic_plan', true),
+  set_config('enable_seqscan', 'off', true), pg_advisory_xact_lock(%(lock)s)
+
+-- name: pending_events
+-- The oldest events that wait, at most so many events and bytes.
+SELECT id, type, source, event_id, compressed, data, time, extensions
+FROM (SELECT o.*, sum(length(o.data)) OVER (ORDER BY o.id) - length(o.data) AS before
+      FROM (SELECT * FROM outbox ORDER BY id LIMIT %(limit)s) AS o) AS queued
+WHERE before < %(bytes)s
+ORDER BY id
+
+-- name: forget_published
+-- Published events leave the queue and are counted.
+WITH gone AS (DELETE FROM outbox WHERE id = ANY(%(ids)b::bigint[]) RETURNING id)
+UPDATE outbox_published SET events = events + (SELECT count(*) FROM gone)
+
+-- name: set_aside
+-- An event that the log refuses for good is kept with the reason, out of the way of the others.
+WITH refused AS (DELETE FROM outbox WHERE id = %(id)s RETURNING *)
+INSERT INTO outbox_refused SELECT refused.*, %(reason)s::text FROM refused
+
+-- name: hold
+-- An association sends a study; a released association's tombstone leaves this without effect.
+WITH alive AS (
+  INSERT INTO association AS a (association_id, expires_at)
+  VALUES (%(association)s, clock_timestamp() + %(lease)s::interval)
+  ON CONFLICT (association_id) DO UPDATE SET expires_at = greatest(a.expires_at, EXCLUDED.expires_at)
+  WHERE a.released_at IS NULL
+  RETURNING association_id
+)
+INSERT INTO association_study (association_id, study_instance_uid)
+SELECT association_id, %(study)s FROM alive
+ON CONFLICT DO NOTHING
+
+-- name: renew
+-- The association is still open.
+UPDATE association SET expires_at = greatest(expires_at, clock_timestamp() + %(lease)s::interval)
+WHERE association_id = %(association)s AND released_at IS NULL
+
+-- name: release
+-- The association has ended: leave a tombstone and let its studies go.
+WITH ended AS (
+  INSERT INTO association (association_id, expires_at, released_at)
+  VALUES (%(association)s, clock_timestamp(), clock_timestamp())
+  ON CONFLICT (association_id) DO UPDATE SET released_at = EXCLUDED.released_at, expires_at = EXCLUDED.expires_at
+  RETURNING association_id
+)
+DELETE FROM association_study s USING ended WHERE s.association_id = ended.association_id
+
+-- name: forget_associations
+-- Tombstones and lapsed leases of yesterday.
+DELETE FROM association WHERE expires_at < clock_timestamp() - interval '1 day'
+
+-- name: counts
+-- Totals, from the counts that are kept for each study.
+SELECT count(DISTINCT study_id), coalesce(sum(number_of_series), 0), coalesce(sum(number_of_instances), 0),
+  (SELECT events FROM outbox_published)
+FROM dicom_study_provider
+
+-- name: locate
+-- Where the instances of a study, series or instance lie, within one provider or all.
+SELECT st.study_instance_uid, se.series_instance_uid, i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid,
+  i.provider, i.objectname, i.bucketname, i.size, i.digest, i.pixel_data_offset, i.last_modified
+FROM dicom_study st
+JOIN dicom_series se ON se.study_id = st.id
+JOIN dicom_instance i ON i.series_id = se.id
+WHERE st.study_instance_uid = %(study)s
+  AND (%(series)s::text IS NULL OR se.series_instance_uid = %(series)s)
+  AND (%(instance)s::text IS NULL OR i.sop_instance_uid = %(instance)s)
+  AND (%(provider)s::text IS NULL OR se.provider = %(provider)s)
+ORDER BY se.number, se.id, i.number, i.id

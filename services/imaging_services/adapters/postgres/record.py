@@ -1,0 +1,123 @@
+"""Recording a batch of events in one transaction by one statement (``record_batch`` in ``migrations``)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from imaging_services.adapters.postgres.outbox import packed
+from imaging_services.adapters.postgres.pool import Connection
+from imaging_services.adapters.postgres.rows import event_row, instance_row, series_row, study_row
+from imaging_services.adapters.postgres.sql import statement
+from imaging_services.domain.errors import Conflict
+from imaging_services.domain.events.envelope import CloudEvent
+from imaging_services.domain.manifest.recording import InstanceKey, Recording
+
+Refusals = dict[int, Conflict]
+"""By position in the batch."""
+
+Wave = dict[int, Recording]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events by their position: instances to record, and others that are only queued. ``source`` is that of the
+    events made here, ``queued`` are the types that are to be published."""
+
+    recordings: Mapping[int, Recording]
+    others: Mapping[int, CloudEvent]
+    source: str
+    queued: Sequence[str]
+
+    @property
+    def lock_uids(self) -> list[str]:
+        """What the transaction locks: its studies and series."""
+        return list({uid for one in self.recordings.values() for uid in one.series_key})
+
+
+async def record(connection: Connection, batch: Batch) -> Refusals:
+    """Record the batch: one statement, which commits by itself. Only a batch that holds different bytes of an instance,
+    or a series of two providers, takes several, in a transaction around them."""
+    waves, doubles = _waves(batch.recordings)
+    refused: Refusals = {}
+    if len(waves) <= 1:
+        await _record_wave(connection, batch, waves[0] if waves else {}, batch.others, refused)
+    else:
+        async with connection.transaction():
+            for number, wave in enumerate(waves):
+                await _record_wave(connection, batch, wave, batch.others if number == 0 else {}, refused)
+    return refused | {double: refused[first] for double, first in doubles.items() if first in refused}
+
+
+def _waves(recordings: Mapping[int, Recording]) -> tuple[list[Wave], dict[int, int]]:
+    """Almost always one. What contradicts an earlier recording (the same instance with other bytes, the same series of
+    another provider) is recorded after it. An instance that occurs again with the same bytes shares the first one's
+    fate (the second result: its position → the first one's)."""
+    waves: list[Wave] = []
+    doubles: dict[int, int] = {}
+    latest: dict[InstanceKey, tuple[int, int]] = {}
+    providers: dict[str, tuple[int, str]] = {}
+    for position, one in recordings.items():
+        after, before = latest.get(one.key, (-1, position))
+        if after >= 0 and _content(recordings[before]) == _content(one):
+            doubles[position] = before
+            continue
+        turn, provider = providers.get(one.series_instance_uid, (0, one.provider))
+        wave = max(after + 1, turn if provider == one.provider else turn + 1)
+        waves += [{} for _ in range(wave + 1 - len(waves))]
+        waves[wave][position] = one
+        latest[one.key] = wave, position
+        providers[one.series_instance_uid] = wave, one.provider
+    return waves, doubles
+
+
+def _content(recording: Recording) -> tuple[str, str]:
+    return recording.provider, recording.identity
+
+
+async def _record_wave(
+    connection: Connection, batch: Batch, wave: Wave, others: Mapping[int, CloudEvent], refused: Refusals
+) -> None:
+    """Record a wave; what belongs to a series of another provider is refused, and the rest offered again."""
+    while wave or others:
+        cursor = await connection.execute(statement("record_batch"), _parameters(batch, wave, others))
+        owners: dict[str, str] = dict(await cursor.fetchall())
+        if not owners:
+            return
+        for position, one in list(wave.items()):
+            owner = owners.get(one.series_instance_uid, one.provider)
+            if owner != one.provider:
+                refused[position] = Conflict(
+                    f"series {one.series_instance_uid} belongs to provider {owner!r}, not to {one.provider!r}"
+                )
+                del wave[position]
+
+
+def _parameters(batch: Batch, wave: Wave, others: Mapping[int, CloudEvent]) -> dict[str, Any]:
+    places = {position: place for place, position in enumerate(sorted([*wave, *others]), 1)}
+    studies: dict[str, list[Recording]] = {}
+    series: dict[tuple[str, str], list[Recording]] = {}
+    for one in wave.values():
+        studies.setdefault(one.study_instance_uid, []).append(one)
+        series.setdefault(one.series_key, []).append(one)
+    study_numbers = {uid: n for n, uid in enumerate(studies, 1)}
+    series_numbers = {key: n for n, key in enumerate(series, 1)}
+    instances = [
+        instance_row(one, n, series=series_numbers[one.series_key], place=places[position])
+        for n, (position, one) in enumerate(wave.items(), 1)
+    ]
+    return {
+        "studies": _json(study_row(study_numbers[uid], uid, members) for uid, members in studies.items()),
+        "series": _json(series_row(n, study_numbers[key[0]], series[key]) for key, n in series_numbers.items()),
+        "instances": _json(instances),
+        "others": _json(event_row(event, places[position]) for position, event in others.items()),
+        "contents": [packed(others[position] if position in others else wave[position].event) for position in places],
+        "locks": batch.lock_uids,
+        "source": batch.source,
+        "queued": batch.queued,
+    }
+
+
+def _json(rows: Iterable[dict[str, Any]]) -> str:
+    return orjson.dumps(list(rows)).decode()
