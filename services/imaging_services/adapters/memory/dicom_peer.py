@@ -1,0 +1,140 @@
+"""Twin of ``adapters/dimse``: a ``DicomPeer`` that hands requests straight to an ``AssociationHandler``."""
+
+from collections.abc import AsyncIterator, Mapping
+from uuid import uuid4
+
+from imaging_services.domain.dicom.command_set import CommandSet
+from imaging_services.domain.dicom.dimse import (
+    AcceptedContext,
+    Association,
+    AssociationHandler,
+    AssociationRequest,
+    DimseRequest,
+    DimseResponse,
+    ProposedContext,
+    Rejection,
+    Status,
+    StoreAnswer,
+)
+from imaging_services.domain.errors import (
+    BackendUnavailable,
+    ImagingError,
+    InvalidInput,
+    OutOfResources,
+    Refused,
+    answer_for,
+)
+
+_PENDING = frozenset({int(Status.PENDING), int(Status.PENDING_WARNING)})
+_TRANSIENT = 2
+
+
+class MemoryPeer:
+    """A remote AE within the process. ``associations`` are those opened so far, oldest first."""
+
+    def __init__(self, handler: AssociationHandler) -> None:
+        self._handler = handler
+        self.associations: list[MemoryRequestor] = []
+
+    async def associate(
+        self, *, calling_ae_title: str, called_ae_title: str, contexts: tuple[ProposedContext, ...]
+    ) -> "MemoryRequestor":
+        """Ask the handler; errors as of ``DicomPeer.associate``."""
+        request = AssociationRequest(uuid4().hex, calling_ae_title, called_ae_title, contexts, 0, "memory:0")
+        decision = await self._handler.negotiate(request)
+        if isinstance(decision, Rejection):
+            sentence = f"{called_ae_title} rejected the association: {decision.why}"
+            raise OutOfResources(sentence) if decision.result == _TRANSIENT else Refused(sentence)
+        accepted = {
+            context.context_id: AcceptedContext(context.context_id, context.abstract_syntax, syntax)
+            for context in contexts
+            if (syntax := decision.transfer_syntaxes.get(context.context_id)) is not None
+        }
+        requestor = MemoryRequestor(self._handler, Association(request, accepted))
+        self.associations.append(requestor)
+        return requestor
+
+
+class MemoryRequestor:
+    """An association within the process: implements ``Requestor``."""
+
+    def __init__(self, handler: AssociationHandler, association: Association) -> None:
+        self._handler = handler
+        self.association = association
+        self.is_open = True
+
+    @property
+    def contexts(self) -> Mapping[int, AcceptedContext]:
+        """Accepted presentation contexts by id."""
+        return self.association.contexts
+
+    async def store(self, context_id: int, command: CommandSet, data: bytes | AsyncIterator[bytes]) -> CommandSet:
+        """Hand a C-STORE to the handler; its error becomes the status, as over the network."""
+        context, blocks = self._context(context_id), _Blocks(data)
+        try:
+            answer = await self._handler.store(self.association, DimseRequest(context, command, blocks))
+        except Exception as error:
+            if blocks.failure is not None:
+                await self._end(clean=False)
+                raise blocks.failure from error
+            answer = StoreAnswer(answer_for(error).dimse, str(error) if isinstance(error, ImagingError) else "")
+        return command.response(answer.status, error_comment=answer.error_comment)
+
+    async def request(
+        self, context_id: int, command: CommandSet, data: bytes | None = None
+    ) -> AsyncIterator[DimseResponse]:
+        """Hand any other request to the handler; closed early, its iterator is closed."""
+        blocks = None if data is None else _Blocks(data)
+        responses = self._handler.serve(self.association, DimseRequest(self._context(context_id), command, blocks))
+        try:
+            async for response in responses:
+                yield response
+                if response.command.status not in _PENDING:
+                    return
+            failure: tuple[int, str] = (Status.PROCESSING_FAILURE, "no final response")
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, the peer gets an answer
+            failure = answer_for(error).dimse, str(error) if isinstance(error, ImagingError) else ""
+        finally:
+            close = getattr(responses, "aclose", None)
+            if close is not None:
+                await close()
+        yield DimseResponse(command.response(failure[0], error_comment=failure[1]))
+
+    async def release(self) -> None:
+        """End the association."""
+        await self._end(clean=True)
+
+    async def abort(self) -> None:
+        """End the association without release."""
+        await self._end(clean=False)
+
+    async def _end(self, clean: bool) -> None:
+        if self.is_open:
+            self.is_open = False
+            await self._handler.closed(self.association, clean)
+
+    def _context(self, context_id: int) -> AcceptedContext:
+        if not self.is_open:
+            raise BackendUnavailable("association is over")
+        if context_id not in self.contexts:
+            raise InvalidInput(f"presentation context {context_id} was not accepted")
+        return self.contexts[context_id]
+
+
+class _Blocks:
+    """A ``DataSetStream`` of bytes or of an iterator."""
+
+    def __init__(self, data: bytes | AsyncIterator[bytes]) -> None:
+        self._data = data
+        self.failure: Exception | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if isinstance(self._data, bytes):
+            yield self._data
+            return
+        try:
+            async for block in self._data:
+                yield block
+        except Exception as error:
+            self.failure = error
+            raise BackendUnavailable("association lost within a data set") from error

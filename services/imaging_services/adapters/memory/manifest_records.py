@@ -1,0 +1,134 @@
+"""What the in-memory manifest keeps, and its records as the attributes that searches match and return."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from imaging_services.domain.manifest import attributes as known
+from imaging_services.domain.manifest.query import InstanceLocation
+from imaging_services.domain.manifest.recording import Attributes, Recording
+from imaging_services.domain.manifest.values import whole_number
+
+
+def _number(attributes: Attributes, tag: str) -> int | None:
+    return whole_number(attributes[tag][0]) if tag in attributes else None
+
+
+@dataclass(slots=True)
+class MemoryInstance:
+    """An instance: its last recording, and the revisions that announce it."""
+
+    recording: Recording
+    serial: int
+    initial: int
+    modified: int | None = None
+    replaced: list[str] = field(default_factory=list)
+    last_modified: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def replace(self, new: Recording, revision: int) -> None:
+        """Other bytes under the same UIDs."""
+        self.replaced.append(self.recording.identity)
+        self.recording = new
+        self.modified = revision
+        self.last_modified = datetime.now(UTC)
+
+    @property
+    def number(self) -> int | None:
+        """InstanceNumber."""
+        return _number(self.recording.instance, known.INSTANCE_NUMBER)
+
+    @property
+    def location(self) -> InstanceLocation:
+        """Where its object lies."""
+        one = self.recording
+        return InstanceLocation(
+            *one.key,
+            one.sop_class_uid,
+            one.transfer_syntax_uid,
+            one.provider,
+            one.object_name,
+            one.bucket_name,
+            one.size,
+            one.digest,
+            one.pixel_data_offset,
+            self.last_modified,
+        )
+
+
+@dataclass(slots=True)
+class MemorySeries:
+    """A series, with the recording it was first seen by."""
+
+    first: Recording
+    serial: int
+    attributes: Attributes = field(default_factory=dict)
+    instances: dict[str, MemoryInstance] = field(default_factory=dict)
+
+    @property
+    def uid(self) -> str:
+        """Series Instance UID."""
+        return self.first.series_instance_uid
+
+    @property
+    def number(self) -> int | None:
+        """SeriesNumber."""
+        return _number(self.attributes, known.SERIES_NUMBER)
+
+    @property
+    def modality(self) -> str | None:
+        """Modality."""
+        return self.attributes.get(known.MODALITY, [None])[0]
+
+    def in_order(self) -> list[MemoryInstance]:
+        """Instances by number, those without last."""
+        return sorted(self.instances.values(), key=lambda one: (one.number is None, one.number or 0, one.serial))
+
+
+@dataclass(slots=True)
+class MemoryStudy:
+    """A study; ``last_recorded`` is set while it waits for its next revision."""
+
+    uid: str
+    serial: int
+    attributes: Attributes = field(default_factory=dict)
+    series: dict[str, MemorySeries] = field(default_factory=dict)
+    revision: int = 0
+    last_recorded: datetime | None = None
+
+    def in_order(self, provider: str | None) -> list[MemorySeries]:
+        """The provider's series (None: all) by number, those without last."""
+        mine = [one for one in self.series.values() if provider is None or one.first.provider == provider]
+        return sorted(mine, key=lambda one: (one.number is None, one.number or 0, one.serial))
+
+
+def study_record(study: MemoryStudy, members: Iterable[MemorySeries]) -> Attributes:
+    """A study with the counts of these series."""
+    series = list(members)
+    instances = [one for member in series for one in member.instances.values()]
+    return study.attributes | {
+        known.STUDY_INSTANCE_UID: [study.uid],
+        known.INSTANCE_AVAILABILITY: ["ONLINE"],
+        known.STUDY_SERIES: [str(len(series))],
+        known.STUDY_INSTANCES: [str(len(instances))],
+        known.MODALITIES_IN_STUDY: sorted({one.modality for one in series if one.modality}),
+        known.SOP_CLASSES_IN_STUDY: sorted({one.recording.sop_class_uid for one in instances}),
+    }
+
+
+def series_record(series: MemorySeries) -> Attributes:
+    """A series with its count."""
+    return series.attributes | {
+        known.SERIES_INSTANCE_UID: [series.uid],
+        known.SERIES_INSTANCES: [str(len(series.instances))],
+    }
+
+
+def instance_record(instance: MemoryInstance) -> Attributes:
+    """An instance."""
+    one = instance.recording
+    return one.instance | {
+        known.SOP_INSTANCE_UID: [one.sop_instance_uid],
+        known.SOP_CLASS_UID: [one.sop_class_uid],
+        known.TRANSFER_SYNTAX_UID: [one.transfer_syntax_uid],
+        known.AVAILABLE_TRANSFER_SYNTAX_UID: [one.transfer_syntax_uid],
+    }

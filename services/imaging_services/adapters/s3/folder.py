@@ -1,0 +1,151 @@
+"""A storage space in a local folder, one file an object; only by the explicit key ``LOCAL_STORAGE_PATH``."""
+
+import asyncio
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from imaging_services.domain.errors import BackendUnavailable, NotFound, OutOfResources
+from imaging_services.domain.ports import ObjectInfo
+
+BLOCK_SIZE = 1024 * 1024
+"""Longest block of a stream, bytes."""
+
+_PARTIAL = ".partial"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE}
+
+
+class FolderStore:
+    """Objects as files. A file appears under its key only when it is complete and on disk."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @property
+    def bucket_name(self) -> str | None:
+        """None, as events say it for local storage."""
+        return None
+
+    async def put(self, key: str, body: bytes | Path) -> None:
+        """Write, flush to disk, rename, flush the folder."""
+        await asyncio.to_thread(self._put, self._path(key), body)
+
+    def _put(self, path: Path, body: bytes | Path) -> None:
+        partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
+        with _converted("put"):
+            try:
+                with partial.open("xb") as file:
+                    _write(file, body)
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+            _sync_folder(self._directory)
+
+    async def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Read a range. Raises ``NotFound``."""
+        return await asyncio.to_thread(self._read, self._path(key), start, length)
+
+    def _read(self, path: Path, start: int, length: int | None) -> bytes:
+        with _converted("get"), path.open("rb") as file:
+            file.seek(start)
+            return file.read(-1 if length is None else length)
+
+    async def stream(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """Read as blocks. Raises ``NotFound`` before the first."""
+        path = self._path(key)
+        with _converted("get"):
+            file = await asyncio.to_thread(path.open, "rb")
+        with file:
+            file.seek(start)
+            left = length
+            while left is None or left > 0:
+                wanted = BLOCK_SIZE if left is None else min(BLOCK_SIZE, left)
+                with _converted("get"):
+                    block = await asyncio.to_thread(file.read, wanted)
+                if not block:
+                    return
+                if left is not None:
+                    left -= len(block)
+                yield block
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        """Size and time, or None."""
+        try:
+            return await asyncio.to_thread(self._info, self._path(key))
+        except NotFound:
+            return None
+
+    async def delete(self, key: str) -> None:
+        """Remove a file; absent is fine."""
+        with _converted("delete"):
+            await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+
+    async def list(self) -> AsyncIterator[ObjectInfo]:
+        """Every file of the folder."""
+        with _converted("list"):
+            names = await asyncio.to_thread(os.listdir, self._directory)
+        for name in names:
+            if not name.endswith(_PARTIAL) and (info := await self.head(name)) is not None:
+                yield info
+
+    async def check(self) -> None:
+        """Write, read and delete a small file. Raises with a sentence that names the folder."""
+        key = f"imaging-check-{secrets.token_hex(8)}"
+        try:
+            await self.put(key, b"check")
+            await self.get(key)
+            await self.delete(key)
+        except (BackendUnavailable, NotFound) as error:
+            raise BackendUnavailable(f"folder {self._directory}: {error}") from error
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+    def _path(self, key: str) -> Path:
+        if not key or "/" in key or "\x00" in key or key in (".", ".."):
+            raise NotFound(f"no object has the key {key!r}")
+        return self._directory / key
+
+    def _info(self, path: Path) -> ObjectInfo:
+        with _converted("head"):
+            found = path.stat()
+        return ObjectInfo(path.name, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+
+def _write(file: BinaryIO, body: bytes | Path) -> None:
+    if isinstance(body, bytes):
+        file.write(body)
+    else:
+        with body.open("rb") as source:
+            shutil.copyfileobj(source, file, BLOCK_SIZE)
+
+
+def _sync_folder(directory: Path) -> None:
+    """Make the rename itself durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _converted(operation: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        if operation == "put":
+            raise BackendUnavailable("put: the folder does not exist") from error
+        raise NotFound(f"{operation}: no such object") from error
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OutOfResources(f"{operation}: the disk is full ({error.strerror})") from error
+        raise BackendUnavailable(f"{operation}: {error.strerror}") from error
