@@ -4,9 +4,10 @@ import asyncio
 import logging
 import signal
 import sys
+import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import orjson
 import structlog
@@ -42,6 +43,7 @@ class Lifecycle:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+_DRAIN_GRACE = 3.0  # seconds to close connections after the drain
 S = TypeVar("S", bound=ServiceSettings)
 Main = Callable[[S, Lifecycle], Awaitable[None]]
 
@@ -67,11 +69,45 @@ async def supervise(main: Main[S], settings: S) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, lifecycle.stop.set)
-    async with asyncio.TaskGroup() as tasks:
-        if settings.HEALTH_PORT:
-            tasks.create_task(serve(health_app(lifecycle), settings.HEALTH_HOST, settings.HEALTH_PORT, lifecycle.stop))
-        await main(settings, lifecycle)
-        lifecycle.stop.set()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            if settings.HEALTH_PORT:
+                health = serve(health_app(lifecycle), settings.HEALTH_HOST, settings.HEALTH_PORT, lifecycle.stop)
+                tasks.create_task(health)
+            await _stoppable(asyncio.ensure_future(main(settings, lifecycle)), lifecycle, settings.DRAIN_SECONDS)
+            lifecycle.stop.set()
+    except BaseExceptionGroup as group:
+        raise _sole(group) from group
+
+
+async def _stoppable(running: "asyncio.Future[None]", lifecycle: Lifecycle, drain_seconds: float) -> None:
+    """Wait for the service. Told to stop before it was ready, it may wait for a backend that never comes: cancel it.
+    So too when it has drained for too long, as it does when its backends have gone first: what was not acknowledged
+    is sent again, and what is queued is in the database."""
+    stopping = asyncio.create_task(lifecycle.stop.wait())
+    try:
+        await asyncio.wait(cast(list[asyncio.Future[Any]], [running, stopping]), return_when=asyncio.FIRST_COMPLETED)
+        if not running.done() and lifecycle.ready.is_set():
+            await asyncio.wait([running], timeout=drain_seconds + _DRAIN_GRACE)
+        abandoned = not running.done()
+        if abandoned:
+            log.warning("stopped before the work under way was finished", drain_seconds=drain_seconds)
+            running.cancel()
+        try:
+            await running
+        except asyncio.CancelledError:
+            if not abandoned:
+                raise
+    finally:
+        stopping.cancel()
+        running.cancel()
+
+
+def _sole(error: BaseException) -> BaseException:
+    """The error within groups of one, so that a wrong setting is said in one sentence."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def health_app(lifecycle: Lifecycle) -> FastAPI:
@@ -116,11 +152,14 @@ def configure_logging(level: str, log_format: str) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("httpx", "httpcore", "uvicorn", "nats", "pynetdicom", "pydicom"):
+    for noisy in ("httpx", "httpcore", "uvicorn", "nats", "pynetdicom"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+    # pydicom's complaints quote values, which may be a patient's; a service says itself what it could not read.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,
     )

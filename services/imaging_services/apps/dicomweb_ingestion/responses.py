@@ -1,0 +1,178 @@
+"""Answers that are written as they come, and the headers that let a client skip what it has (RFC 9110)."""
+
+import asyncio
+import hashlib
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC
+from email.utils import format_datetime
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from imaging_services.domain.manifest.query import InstanceLocation
+
+Write = Callable[[bytes], Awaitable[None]]
+Produce = Callable[[Write], Awaitable[None]]
+
+_GZIP_FORMAT = 16 + zlib.MAX_WBITS
+_GZIP_LEVEL = 1
+_GZIP_FROM = 4096
+
+REVALIDATE = "private, no-cache"
+"""May be kept by the user's own cache, to be asked for again by ETag each time."""
+
+
+class ClientGone(Exception):
+    """The client closed the connection before the answer was complete."""
+
+
+class Pushed(Response):
+    """An answer whose body is written by ``produce``.
+
+    Status and headers are sent with the first block, so an error before it still gets its own answer. An error
+    after it leaves the answer incomplete, which the server shows by closing the connection: a short body is never
+    passed off as a complete one. When the client goes away, ``produce`` is cancelled.
+    """
+
+    def __init__(
+        self, produce: Produce, media_type: str, headers: Mapping[str, str], length: int | None = None
+    ) -> None:
+        self._produce = produce
+        self.status_code = 200
+        self.background = None
+        self.media_type = None  # the Content-Type has its own parameters, Starlette shall add none
+        self.body = b""
+        names = {"content-type": media_type, **headers}
+        if length is not None:
+            names["content-length"] = str(length)
+        self.raw_headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in names.items()]
+
+    def make_partial(self, start: int, length: int, total: int) -> None:
+        """Turn it into 206 with these bytes of ``total``."""
+        self.status_code = 206
+        self.raw_headers.append((b"content-range", f"bytes {start}-{start + length - 1}/{total}".encode()))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run as ASGI application."""
+        body = asyncio.ensure_future(self._send(send))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait({body, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not body.done():
+                raise ClientGone
+            await body
+        finally:
+            body.cancel()
+            gone.cancel()
+            await asyncio.gather(body, gone, return_exceptions=True)
+
+    async def _send(self, send: Send) -> None:
+        started = False
+
+        async def write(block: bytes) -> None:
+            nonlocal started
+            if not started:
+                started = True
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+
+        await self._produce(write)
+        if not started:
+            await write(b"")
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def wants_gzip(request: Request) -> bool:
+    """True when the client takes gzip (RFC 9110 section 12.5.3)."""
+    codings = [item.replace(" ", "").lower() for item in request.headers.get("accept-encoding", "").split(",")]
+    return any(coding.split(";")[0] == "gzip" and not coding.endswith(";q=0") for coding in codings)
+
+
+def gzipped(produce: Produce) -> Produce:
+    """The same body, compressed as it comes."""
+
+    async def produce_compressed(write: Write) -> None:
+        packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
+
+        async def squeeze(block: bytes) -> None:
+            packed = packer.compress(block)
+            if packed:
+                await write(packed)
+
+        await produce(squeeze)
+        await write(packer.flush())
+
+    return produce_compressed
+
+
+def json_answer(request: Request, document: object, media_type: str, headers: Mapping[str, str]) -> Response:
+    """A JSON document that is at hand."""
+    content, names = orjson.dumps(document), {**headers, "Content-Type": media_type}
+    if len(content) > _GZIP_FROM and wants_gzip(request):
+        content = zlib.compress(content, _GZIP_LEVEL, _GZIP_FORMAT)
+        names["Content-Encoding"] = "gzip"
+    return Response(content, headers=names)
+
+
+def validators(locations: Sequence[InstanceLocation], *variant: object) -> dict[str, str]:
+    """ETag, Last-Modified and Cache-Control of an answer made from these instances.
+
+    The ETag follows the stored bytes and the representation, so equal ones are equal wherever they come from.
+    """
+    digest = hashlib.sha256()
+    for location in locations:
+        digest.update(f"{location.sop_instance_uid} {location.object_name} ".encode())
+    digest.update(repr(variant).encode())
+    newest = max(location.last_modified for location in locations)
+    return {
+        "ETag": f'"{digest.hexdigest()[:32]}"',
+        "Last-Modified": format_datetime(newest.astimezone(UTC), usegmt=True),
+        "Cache-Control": REVALIDATE,
+        "Vary": "Accept, Accept-Encoding",
+    }
+
+
+def boundary_of(headers: Mapping[str, str]) -> str:
+    """A multipart boundary that follows from the ETag, so that the same ETag means the same bytes."""
+    return headers["ETag"].strip('"')
+
+
+def not_modified(request: Request, headers: Mapping[str, str]) -> Response | None:
+    """304 when the client has this representation already."""
+    sent = request.headers.get("if-none-match")
+    if sent is None:
+        return None
+    tags = {tag.strip().removeprefix("W/") for tag in sent.split(",")}
+    if headers["ETag"] not in tags and "*" not in tags:
+        return None
+    return Response(status_code=304, headers=dict(headers))
+
+
+def byte_range(request: Request, length: int) -> tuple[int, int] | None:
+    """Start and length of a single ``Range: bytes=``; None when there is none. 416 when it lies outside.
+
+    A range in another unit, or several ranges, may be ignored (RFC 9110 section 14.2).
+    """
+    header = request.headers.get("range", "")
+    unit, _, spec = header.partition("=")
+    first, dash, last = spec.strip().partition("-")
+    if unit.strip() != "bytes" or "," in spec or not dash or not (first + last).isdigit():
+        return None
+    if not first:
+        wanted = min(int(last), length)
+        return length - wanted, wanted
+    start, end = int(first), min(int(last), length - 1) if last else length - 1
+    if start >= length or end < start:
+        raise HTTPException(
+            416, f"the range lies outside of the {length} bytes", headers={"Content-Range": f"bytes */{length}"}
+        )
+    return start, end - start + 1

@@ -1,0 +1,108 @@
+"""A stored instance as something to read from: ranges of the object, or the inflated data set when it is deflated."""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from imaging_services.domain.dicom.part10 import file_meta, read_file_head
+from imaging_services.domain.dicom.range_file import RangeFile
+from imaging_services.domain.dicom.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, encoding_of
+from imaging_services.domain.errors import NotFound, PermanentError
+from imaging_services.domain.manifest.query import InstanceLocation
+from imaging_services.domain.ports import ObjectStore
+
+T = TypeVar("T")
+
+HEAD_BYTES = 256 * 1024
+"""Read first when the manifest does not know where the header ends."""
+LARGEST_HEAD = 8 * 1024 * 1024
+INFLATED_LIMIT = 256 * 1024 * 1024
+SMALL_FILE = 1024 * 1024
+FETCH_SECONDS = 60.0
+_BEHIND_HEADER = 64  # the pixel data element's own tag, VR and length, and an empty offset table
+_BLOCK = 1024 * 1024
+
+
+class StoredFile:
+    """Bytes of one stored Part 10 file."""
+
+    def __init__(self, store: ObjectStore, location: InstanceLocation, size: int, content: bytes | None = None) -> None:
+        self._store, self._content = store, content
+        self.location, self.size = location, size
+
+    async def get(self, start: int, length: int) -> bytes:
+        """Read a range into memory."""
+        if self._content is not None:
+            return self._content[start : start + length]
+        return await self._store.get(self.location.object_name, start, length)
+
+    async def stream(self, start: int, length: int) -> AsyncIterator[bytes]:
+        """Read a range as blocks of about 1 MiB."""
+        if self._content is None:
+            async for block in self._store.stream(self.location.object_name, start, length):
+                yield block
+            return
+        for position in range(start, start + length, _BLOCK):
+            yield self._content[position : min(position + _BLOCK, start + length)]
+
+    async def inspect(self, work: Callable[[RangeFile], T], *, values_follow: bool = False) -> T:
+        """Run blocking work over the file in a thread; the header is fetched beforehand, the rest as touched.
+
+        ``values_follow``: what is found will be read next, so a small file is fetched whole, in one round trip.
+        """
+        if values_follow and self._content is None and self.size <= SMALL_FILE:
+            self._content = await self.get(0, self.size)
+        offset = self.location.pixel_data_offset
+        wanted = HEAD_BYTES if offset is None or self._content is not None else offset + _BEHIND_HEADER
+        head = await self.get(0, min(wanted, self.size, LARGEST_HEAD))
+        loop = asyncio.get_running_loop()
+
+        def fetch(start: int, length: int) -> bytes:
+            return asyncio.run_coroutine_threadsafe(self.get(start, length), loop).result(FETCH_SECONDS)
+
+        return await asyncio.to_thread(lambda: work(RangeFile(head, self.size, fetch)))
+
+
+async def open_stored(store: ObjectStore, location: InstanceLocation) -> StoredFile:
+    """Open for reading inside the file. Raises ``NotFound`` when the object has vanished."""
+    if encoding_of(location.transfer_syntax_uid).deflated:
+        content = await _inflated(store, location)
+        return StoredFile(store, location, len(content), content)
+    return StoredFile(store, location, await stored_size(store, location))
+
+
+async def stored_size(store: ObjectStore, location: InstanceLocation) -> int:
+    """Length of the stored file in bytes."""
+    if location.size is not None:
+        return location.size
+    info = await store.head(location.object_name)
+    if info is None:
+        raise NotFound(f"the object of instance {location.sop_instance_uid} is not in the storage space")
+    return info.size
+
+
+async def _inflated(store: ObjectStore, location: InstanceLocation) -> bytes:
+    """The file with its data set inflated, as Explicit VR Little Endian (PS3.5 section A.5)."""
+    if await stored_size(store, location) > INFLATED_LIMIT:
+        raise PermanentError("the deflated data set is too long to be inflated")
+    content = await store.get(location.object_name)
+    return await asyncio.to_thread(_inflate, content, location)
+
+
+def _inflate(content: bytes, location: InstanceLocation) -> bytes:
+    head = read_file_head(content, ended=True)
+    start = head.data_set if head else 0
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data_set = inflater.decompress(content[start:], INFLATED_LIMIT)
+    except zlib.error as error:
+        raise PermanentError(f"the deflated data set cannot be inflated: {error}") from None
+    if inflater.unconsumed_tail:
+        raise PermanentError("the inflated data set is too long")
+    meta = file_meta(
+        sop_class_uid=location.sop_class_uid,
+        sop_instance_uid=location.sop_instance_uid,
+        transfer_syntax=EXPLICIT_VR_LITTLE_ENDIAN,
+    )
+    return meta + data_set

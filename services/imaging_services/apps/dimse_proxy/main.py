@@ -1,0 +1,62 @@
+"""The DIMSE proxy: associations ⇄ relay over NATS ⇄ target AE."""
+
+import asyncio
+
+import structlog
+
+from imaging_services.adapters.dimse.acceptor import listen
+from imaging_services.adapters.dimse.contexts import choose_contexts, load_capabilities
+from imaging_services.adapters.dimse.pool import AssociationPool
+from imaging_services.adapters.dimse.requestor import RemoteAE
+from imaging_services.adapters.nats.relay import NatsRelay, open_relay
+from imaging_services.apps.dimse_proxy.deliver import TargetHandler
+from imaging_services.apps.dimse_proxy.relay import ProxyHandler
+from imaging_services.apps.dimse_proxy.settings import Settings
+from imaging_services.domain.relay.services import RELAYED_SERVICES
+from imaging_services.runtime import Lifecycle
+
+log = structlog.get_logger(__name__)
+
+_PATIENCE = 5.0  # seconds in which NATS should be reached before the proxy is ready without it
+
+
+async def main(settings: Settings, lifecycle: Lifecycle) -> None:
+    """Run until told to stop. NATS may be away, at the start too: C-STORE then gets A700H."""
+    settings.check()
+    capabilities = load_capabilities(
+        settings.DIMSE_CONFIG_PATH,
+        accept_unknown=settings.DIMSE_ACCEPT_UNKNOWN_SOP_CLASSES,
+        query_classes=RELAYED_SERVICES,
+    )
+    async with open_relay(settings.relay("dimse-proxy", settings.DRAIN_SECONDS)) as relay:
+        handler = ProxyHandler(
+            relay,
+            settings.admission(),
+            lambda contexts: choose_contexts(contexts, capabilities),
+            confirmed=settings.DIMSE_DELIVERY_MODE == "confirmed",
+            lease_seconds=settings.DIMSE_ASSOCIATION_LEASE_SECONDS,
+        )
+        listener = await listen(handler, settings.DIMSE_HOST, settings.DIMSE_PORT, settings.limits())
+        log.info("dimse proxy listens", host=settings.DIMSE_HOST, port=listener.port, ae_title=settings.DIMSE_AE)
+        async with asyncio.TaskGroup() as tasks:
+            work = [tasks.create_task(handler.renew()), tasks.create_task(_deliver(settings, relay))]
+            if not await relay.wait_connected(_PATIENCE):
+                log.warning("NATS is away: C-STORE is refused until it comes", url=settings.DIMSE_NATS_URL)
+            lifecycle.ready.set()
+            await lifecycle.stop.wait()
+            await listener.close(settings.DRAIN_SECONDS)
+            for task in work:
+                task.cancel()
+
+
+async def _deliver(settings: Settings, relay: NatsRelay) -> None:
+    if not settings.DIMSE_TARGET_HOST:
+        log.info("no target AE: nothing is taken from the own channel", channel=settings.DIMSE_NATS_SUBJECT_CHANNEL)
+        return
+    peer = RemoteAE(settings.DIMSE_TARGET_HOST, settings.DIMSE_TARGET_PORT, settings.limits())
+    called = settings.DIMSE_TARGET_AE or settings.DIMSE_AE
+    pool = AssociationPool(peer, settings.DIMSE_AE, called, settings.DIMSE_TARGET_ASSOCIATIONS)
+    try:
+        await relay.listen(TargetHandler(peer, pool, calling=settings.DIMSE_AE, called=called))
+    finally:
+        await pool.close()

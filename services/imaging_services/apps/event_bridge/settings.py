@@ -1,0 +1,82 @@
+"""Settings of the event bridge; the names are the environment's."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from imaging_services.adapters.nats.settings import EventLogSettings, NatsSettings
+from imaging_services.domain.errors import SettingsError
+from imaging_services.domain.events.envelope import EVENT_TYPES
+from imaging_services.domain.events.subjects import MailboxSubjects, checked_root
+from imaging_services.runtime import ServiceSettings
+
+
+class Settings(EventLogSettings, ServiceSettings):
+    """Carries events between clusters: a hub and its edges share the NATS server of ``NATS_URL``.
+
+    What arrives is handed to the local event processor (``EVENTS_NATS_URL``, else ``K_SINK``). What is sent comes by
+    POST and, where ``EVENTS_NATS_URL`` is set, from the local event log.
+    """
+
+    BRIDGE_ROLE: Literal["hub", "edge"] = Field(description="hub, or one of its edges")
+    NATS_URL: str = Field(min_length=1, description="NATS server with JetStream that the hub and all edges share")
+    NATS_TLS_ENABLED: bool = Field(default=False, description="TLS towards it; certificates are verified")
+    NATS_TLS_CA_FILE: Path | None = Field(
+        default=None, description="PEM file of the authorities to trust instead of the system's"
+    )
+    NATS_TLS_CERT_FILE: Path | None = Field(default=None, description="PEM client certificate")
+    NATS_TLS_KEY_FILE: Path | None = Field(default=None, description="PEM key of the client certificate")
+    NATS_AUTH_TOKEN: SecretStr | None = Field(
+        default=None, description="JWT: sent as password; the user is the last part of its sub claim"
+    )
+    NATS_SUBJECT_ROOT: str = Field(default="events", description="first part of all subjects; the stream's name")
+    EDGE_MAILBOX_ID: str | None = Field(default=None, description="edge: id of its own mailbox")
+    EDGE_LOCATION_CONFIG: Path | None = Field(
+        default=None, description="hub: JSON file of one object, location name to mailbox id; read again when changed"
+    )
+    BRIDGE_EVENT_TYPES: str = Field(
+        default=",".join(sorted(EVENT_TYPES)),
+        description="types taken from the local event log, separated by commas; by POST every type is taken",
+    )
+    BRIDGE_CONCURRENCY: int = Field(default=16, ge=1, description="events under way at once in each direction")
+    INSECURE_SKIP_VERIFY: bool = Field(
+        default=False, description="do not verify the TLS certificate of K_SINK; logged as a warning"
+    )
+    HTTP_HOST: str = Field(default="127.0.0.1", description="address that takes CloudEvents")
+    HTTP_PORT: int = Field(default=8080, ge=0, le=65535, description="its port; 0 takes a free one")
+
+    def check(self) -> None:
+        """Raise ``SettingsError`` for what is missing or cannot work."""
+        if self.BRIDGE_ROLE == "edge" and not self.EDGE_MAILBOX_ID:
+            raise SettingsError("EDGE_MAILBOX_ID is not set: an edge needs the id of its mailbox")
+        if self.BRIDGE_ROLE == "hub" and self.EDGE_LOCATION_CONFIG is None:
+            raise SettingsError("EDGE_LOCATION_CONFIG is not set: a hub needs the file of locations and mailboxes")
+        if not self.EVENTS_NATS_URL and not self.K_SINK:
+            raise SettingsError("neither EVENTS_NATS_URL nor K_SINK is set: what arrives has no place to go")
+        mailboxes = MailboxSubjects(checked_root(self.NATS_SUBJECT_ROOT))
+        if self.EDGE_MAILBOX_ID:
+            mailboxes.edge(self.EDGE_MAILBOX_ID)
+        self.event_policy()
+
+    @property
+    def mailbox(self) -> str:
+        """The own mailbox."""
+        return "hub" if self.BRIDGE_ROLE == "hub" else str(self.EDGE_MAILBOX_ID)
+
+    def event_types(self) -> frozenset[str]:
+        """Types taken from the local event log."""
+        return frozenset(name.strip() for name in self.BRIDGE_EVENT_TYPES.split(",") if name.strip())
+
+    def bridge_nats(self) -> NatsSettings:
+        """The connection that hub and edges share."""
+        return NatsSettings(
+            url=self.NATS_URL,
+            tls_enabled=self.NATS_TLS_ENABLED,
+            tls_ca_file=self.NATS_TLS_CA_FILE,
+            tls_cert_file=self.NATS_TLS_CERT_FILE,
+            tls_key_file=self.NATS_TLS_KEY_FILE,
+            auth_token=self.NATS_AUTH_TOKEN,
+            subject_root=self.NATS_SUBJECT_ROOT,
+            name=f"event-bridge-{self.mailbox}",
+        )

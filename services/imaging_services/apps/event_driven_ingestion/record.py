@@ -1,0 +1,117 @@
+"""Taking in events: many callers at once become batches, each recorded in one transaction."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import Counter, Histogram
+
+from imaging_services.domain.errors import BackendUnavailable, ImagingError
+from imaging_services.domain.events.envelope import CloudEvent
+from imaging_services.domain.ports import Manifest
+
+log = structlog.get_logger(__name__)
+
+_RECORDED = Counter("imaging_events_recorded_total", "Events taken in, by outcome", ["outcome"])
+_BATCH = Histogram("imaging_record_batch_events", "Events in a transaction", buckets=(1, 2, 5, 10, 50, 100, 500, 5000))
+_SECONDS = Histogram("imaging_record_batch_seconds", "Duration of a transaction, seconds")
+
+
+@dataclass(slots=True)
+class _Waiting:
+    event: CloudEvent
+    outcome: "asyncio.Future[None]"
+
+
+class BatchRecorder:
+    """Records what callers bring. A batch is what has come while the one before was being committed, so a single
+    event waits for nobody and many share one commit.
+
+    ``recorded`` is set after each commit that may have queued events to publish.
+    """
+
+    def __init__(
+        self, manifest: Manifest, recorded: asyncio.Event, *, batch_size: int, queue_size: int, queue_bytes: int
+    ) -> None:
+        self._manifest = manifest
+        self._recorded = recorded
+        self._batch_size = batch_size
+        self._queue_size = queue_size
+        self._queue_bytes = queue_bytes
+        self._queue: deque[_Waiting] = deque()
+        self._bytes = 0
+        self._changed = asyncio.Condition()
+        self._closed = False
+
+    async def record(self, event: CloudEvent) -> None:
+        """Return when the event is committed. Raises why it was refused (a PermanentError), or a RetryableError when
+        it was not recorded. Waits while the queue is full."""
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._closed or self._has_room(event))
+            if self._closed:
+                raise BackendUnavailable("the event processor is stopping")
+            self._queue.append(_Waiting(event, outcome))
+            self._bytes += len(event.data)
+            self._changed.notify_all()
+        await outcome
+
+    def _has_room(self, event: CloudEvent) -> bool:
+        if not self._queue:
+            return True
+        return len(self._queue) < self._queue_size and self._bytes + len(event.data) <= self._queue_bytes
+
+    async def run(self) -> None:
+        """Record batches until ``close`` is called and the queue is empty."""
+        while batch := await self._next():
+            await self._commit(batch)
+
+    async def close(self) -> None:
+        """Take no more; ``run`` ends when everything taken is recorded."""
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    async def _next(self) -> list[_Waiting]:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._queue or self._closed)
+            batch: list[_Waiting] = []
+            while self._queue and len(batch) < self._batch_size:
+                one = self._queue.popleft()
+                self._bytes -= len(one.event.data)
+                batch.append(one)
+            self._changed.notify_all()
+        return batch
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        _BATCH.observe(len(batch))
+        try:
+            with _SECONDS.time():
+                results = await self._manifest.record([one.event for one in batch])
+        except asyncio.CancelledError:
+            self._fail(batch, BackendUnavailable("the event processor was stopped"))
+            raise
+        except ImagingError as error:
+            log.warning("batch not recorded", events=len(batch), reason=str(error))
+            self._fail(batch, error)
+            return
+        except Exception as error:
+            log.exception("batch failed", events=len(batch))
+            self._fail(batch, BackendUnavailable(f"recording failed: {type(error).__name__}"))
+            return
+        self._recorded.set()
+        for one, refusal in zip(batch, results, strict=True):
+            _RECORDED.labels("refused" if refusal else "recorded").inc()
+            if one.outcome.done():  # the caller has gone
+                continue
+            if refusal is None:
+                one.outcome.set_result(None)
+            else:
+                one.outcome.set_exception(refusal)
+
+    def _fail(self, batch: list[_Waiting], error: ImagingError) -> None:
+        _RECORDED.labels("failed").inc(len(batch))
+        for one in batch:
+            if not one.outcome.done():
+                one.outcome.set_exception(type(error)(str(error)))
