@@ -1,0 +1,83 @@
+"""The ``imaging`` command: every error is one line, never a traceback."""
+
+import os
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from imaging_services import runtime
+from imaging_services.cli.components import run_component
+from imaging_services.domain.errors import ImagingError, SettingsError
+
+HELP = """Extends a hospital's imaging to the cloud: DICOM in, stored, catalogued, queryable, announced.
+
+Start here: [bold]imaging up[/bold] runs the whole product on this machine and prints where to send; \
+[bold]imaging up --demo[/bold] also sends real DICOM files and shows each step.
+"""
+
+
+def build(arguments: list[str]) -> typer.Typer:
+    """The command line. ``imaging run`` alone does not import what the other commands need: a service would carry it
+    in memory for its whole life."""
+    app = typer.Typer(
+        name="imaging",
+        help=HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    if arguments[:1] == ["run"]:
+        app.command("run", rich_help_panel="Services")(run_component)
+        return app
+    runtime.configure_logging(os.environ.get("LOG_LEVEL", "error"), "console")
+    _add_local(app)
+    app.command("run", rich_help_panel="Services")(run_component)
+    _add_operations(app)
+    return app
+
+
+def _add_local(app: typer.Typer) -> None:
+    from imaging_services.cli import send, up
+
+    app.command("up", rich_help_panel="On one machine")(up.up)
+    app.command("send", rich_help_panel="On one machine")(send.send)
+
+
+def _add_operations(app: typer.Typer) -> None:
+    from imaging_services.cli import dead_letters, doctor
+
+    app.command("doctor", rich_help_panel="Operations")(doctor.doctor)
+    app.command("dead-letters", rich_help_panel="Operations")(dead_letters.dead_letters)
+    app.command("redrive", rich_help_panel="Operations")(dead_letters.redrive)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"imaging {version('imaging-ingestion')}")
+        raise typer.Exit
+
+
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 something failed, 2 wrong settings or usage."""
+    try:
+        build(sys.argv[1:])()
+    except ImagingError as error:
+        typer.echo(f"imaging: {error}", err=True)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
+
+
+if __name__ == "__main__":
+    main()
