@@ -1,0 +1,91 @@
+"""Servers as fixtures: started by the first test that asks, stopped at the end of the session."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from support.servers import (
+    S3,
+    Database,
+    Nats,
+    Postgres,
+    fresh_bucket,
+    fresh_database,
+    running_nats,
+    running_postgres,
+    running_s3,
+)
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
+    """NATS with JetStream, ``max_payload`` 16 MiB, every write synced."""
+    with running_nats(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """PostgreSQL with a password."""
+    with running_postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres_server: Postgres) -> Iterator[Database]:
+    """A fresh, empty database."""
+    with fresh_database(postgres_server) as created:
+        yield created
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """S3 with credentials."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3) -> str:
+    """The name of a fresh bucket."""
+    return fresh_bucket(s3_server)
+
+
+_skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember what was skipped; an expected failure is another thing."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _remember_skip(report.nodeid, report.longrepr)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Remember modules that skipped themselves."""
+    if report.skipped:
+        _remember_skip(report.nodeid, report.longrepr)
+
+
+def _remember_skip(name: str, representation: object) -> None:
+    reason = representation[2] if isinstance(representation, tuple) else representation
+    _skipped.append(f"{name} was skipped: {str(reason).removeprefix('Skipped: ')}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI everything is there that a test needs, so a skipped test is a failure."""
+    if (
+        os.environ.get("CI")
+        and _skipped
+        and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    ):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name each skipped test in CI."""
+    if os.environ.get("CI") and _skipped:
+        terminalreporter.section("skipped tests fail the run in CI", red=True)
+        for sentence in _skipped:
+            terminalreporter.line(sentence)

@@ -1,0 +1,218 @@
+"""What every event sink does: the one over NATS and the one over HTTP, each with a processor's ingress behind it."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+
+import pytest
+from fastapi import FastAPI
+
+from imaging_services.adapters.http.cloudevents import event_router
+from imaging_services.adapters.http.sink import HttpEventSink
+from imaging_services.adapters.nats.connection import connect
+from imaging_services.adapters.nats.ingress import serve_ingress
+from imaging_services.adapters.nats.settings import NatsSettings
+from imaging_services.adapters.nats.sink import NatsEventSink
+from imaging_services.domain.errors import (
+    BackendUnavailable,
+    Conflict,
+    ImagingError,
+    InvalidInput,
+    MissingIdentifier,
+    RetryableError,
+)
+from imaging_services.domain.events.envelope import CloudEvent
+from imaging_services.domain.events.subjects import EventSubjects
+from imaging_services.domain.ports import EventSink
+from support.events import an_event, in_background
+from support.http_server import serving
+from support.nats_process import NatsProcess
+from support.ports import a_free_port
+from support.servers import Nats
+
+Handle = Callable[[CloudEvent], Awaitable[None]]
+Processor = Callable[[Handle], AbstractAsyncContextManager[None]]
+
+
+class Way:
+    """A sink, and how to run a processor that it reaches."""
+
+    def __init__(self, sink: EventSink, processor: Processor) -> None:
+        self.sink = sink
+        self.processor = processor
+
+
+@pytest.fixture(params=["nats", "http"])
+async def way(request: pytest.FixtureRequest) -> AsyncIterator[Way]:
+    async with AsyncExitStack() as stack:
+        if request.param == "nats":
+            server: Nats = request.getfixturevalue("nats_server")
+            made = await _nats_way(server.url, stack)
+        else:
+            made = _http_way()
+        yield made
+        await made.sink.close()
+
+
+async def _nats_way(url: str, stack: AsyncExitStack) -> Way:
+    subjects = EventSubjects("sinks", f"edi-{uuid.uuid4().hex}")
+    settings = NatsSettings(url=url, subject_root="sinks")
+    client = await stack.enter_async_context(connect(settings))
+
+    @asynccontextmanager
+    async def processor(handle: Handle) -> AsyncIterator[None]:
+        started = asyncio.Event()
+        async with connect(settings) as own:
+            ingress = serve_ingress(own, subjects.root, subjects.stream, handle, started=started)
+            async with in_background(ingress):
+                await started.wait()
+                yield
+
+    return Way(NatsEventSink(client, subjects, timeout=3), processor)
+
+
+def _http_way() -> Way:
+    port = a_free_port()
+
+    @asynccontextmanager
+    async def processor(handle: Handle) -> AsyncIterator[None]:
+        app = FastAPI()
+        app.include_router(event_router(handle))
+        async with serving(app, port):
+            yield
+
+    return Way(HttpEventSink(f"http://127.0.0.1:{port}/", timeout=3), processor)
+
+
+async def test_send_returns_when_the_event_is_recorded(way: Way) -> None:
+    recorded: list[CloudEvent] = []
+    record = asyncio.Event()
+
+    async def handle(event: CloudEvent) -> None:
+        await record.wait()
+        recorded.append(event)
+
+    event = an_event()
+    async with way.processor(handle):
+        sending = asyncio.create_task(way.sink.send(event))
+        await asyncio.sleep(0.2)
+        assert not sending.done()
+        record.set()
+        await sending
+    assert recorded == [event]
+
+
+@pytest.mark.parametrize("error", [Conflict("the series is südlich"), InvalidInput("no transfer syntax")])
+async def test_what_the_processor_refuses_is_raised_at_once(way: Way, error: ImagingError) -> None:
+    calls = 0
+
+    async def handle(event: CloudEvent) -> None:
+        nonlocal calls
+        calls += 1
+        raise error
+
+    async with way.processor(handle):
+        with pytest.raises(type(error), match=str(error)):
+            await way.sink.send(an_event())
+    assert calls == 1
+
+
+async def test_a_kind_of_invalid_input_is_invalid_input(way: Way) -> None:
+    async def handle(event: CloudEvent) -> None:
+        raise MissingIdentifier("no study")
+
+    async with way.processor(handle):
+        with pytest.raises(InvalidInput, match="no study"):
+            await way.sink.send(an_event())
+
+
+@pytest.mark.parametrize("error", [BackendUnavailable("database restarts"), RuntimeError("unforeseen")])
+async def test_a_passing_trouble_is_not_noticed(way: Way, error: Exception) -> None:
+    calls = 0
+
+    async def handle(event: CloudEvent) -> None:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise error
+
+    async with way.processor(handle):
+        await way.sink.send(an_event())
+    assert calls == 3
+
+
+async def test_a_processor_that_restarts_is_waited_for(way: Way) -> None:
+    recorded: list[str] = []
+
+    async def handle(event: CloudEvent) -> None:
+        recorded.append(event.id)
+
+    event = an_event()
+    sending = asyncio.create_task(way.sink.send(event))
+    await asyncio.sleep(0.3)
+    async with way.processor(handle):
+        await sending
+    assert recorded == [event.id]
+
+
+async def test_a_processor_that_stays_away_raises_a_retryable_error_in_time(way: Way) -> None:
+    async with asyncio.timeout(5):
+        with pytest.raises(RetryableError):
+            await way.sink.send(an_event())
+
+
+async def test_many_at_once(way: Way) -> None:
+    recorded: list[str] = []
+
+    async def handle(event: CloudEvent) -> None:
+        await asyncio.sleep(0.01)
+        recorded.append(event.id)
+
+    events = [an_event(number=number) for number in range(500)]
+    async with way.processor(handle):
+        await asyncio.gather(*map(way.sink.send, events))
+    assert sorted(recorded) == sorted(event.id for event in events)
+
+
+async def test_a_processor_that_stops_answers_what_it_has_begun(way: Way) -> None:
+    begun = asyncio.Event()
+    recorded: list[str] = []
+
+    async def handle(event: CloudEvent) -> None:
+        begun.set()
+        await asyncio.sleep(0.3)
+        recorded.append(event.id)
+
+    async with way.processor(handle):
+        sending = asyncio.create_task(way.sink.send(an_event()))
+        await begun.wait()
+    await sending
+    assert len(recorded) == 1
+
+
+async def test_several_processors_share_the_events(nats_server: Nats) -> None:
+    counts = [0, 0]
+
+    def handler_of(index: int) -> Handle:
+        async def handle(event: CloudEvent) -> None:
+            counts[index] += 1
+
+        return handle
+
+    async with AsyncExitStack() as stack:
+        way = await _nats_way(nats_server.url, stack)
+        for index in range(2):
+            await stack.enter_async_context(way.processor(handler_of(index)))
+        await asyncio.gather(*(way.sink.send(an_event()) for _ in range(200)))
+    assert sum(counts) == 200
+    assert min(counts) > 20
+
+
+async def test_an_event_too_large_for_the_server_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    noise = [uuid.uuid4().hex for _ in range(4_000)]
+    with NatsProcess(tmp_path_factory.mktemp("nats"), max_payload=64 * 1024) as server:
+        async with AsyncExitStack() as stack:
+            way = await _nats_way(server.url, stack)
+            with pytest.raises(InvalidInput, match="max_payload"):
+                await way.sink.send(an_event(noise=noise))

@@ -1,0 +1,187 @@
+"""What every relay does, the one over NATS and its twin in memory."""
+
+import asyncio
+import hashlib
+import uuid
+from contextlib import AsyncExitStack
+
+import pytest
+
+from imaging_services.adapters.memory.relay import MemoryRelayBus
+from imaging_services.domain.dicom.dimse import AssociationRequest, Negotiated, ProposedContext, StoreAnswer
+from imaging_services.domain.errors import BackendUnavailable, Conflict, InvalidInput
+from imaging_services.domain.relay.messages import AssociationNotice, AssociationState, Origin
+from support.relay import (
+    CT,
+    Remembering,
+    blocks,
+    call,
+    find_call,
+    listening,
+    nats_relay,
+    relay_settings,
+    until,
+)
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def ends(request):
+    if request.param == "memory":
+        bus = MemoryRelayBus()
+        yield bus.end("A"), bus.end("B")
+        return
+    url, root = request.getfixturevalue("nats_server").url, f"t{uuid.uuid4().hex}"
+    async with AsyncExitStack() as stack:
+        yield (
+            await stack.enter_async_context(nats_relay(relay_settings(url, "A", root, max_tries=3))),
+            await stack.enter_async_context(nats_relay(relay_settings(url, "B", root, max_tries=3))),
+        )
+
+
+async def test_a_durable_store_waits_for_a_listener(ends):
+    near, far = ends
+    sent, data = call(), b"data set" * 1000
+    await near.store_durably(sent, blocks(data))
+    handler = Remembering()
+    async with listening(far, handler):
+        await until(lambda: handler.stored != [])
+    assert handler.stored == [(sent.command.sop_instance_uid, hashlib.sha256(data).hexdigest())]
+    message = handler.messages[0]
+    assert message.call == sent
+    assert (message.size, message.digest) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+async def test_an_instance_sent_again_arrives_again(ends):
+    near, far = ends
+    sent, handler = call(), Remembering()
+    async with listening(far, handler):
+        await near.store_durably(sent, blocks(b"same"))
+        await near.store_durably(sent, blocks(b"same"))
+        await until(lambda: len(handler.stored) == 2)
+
+
+async def test_a_store_that_fails_for_now_is_tried_again(ends):
+    near, far = ends
+    handler = Remembering(answers=lambda message, tries: StoreAnswer(0xA700 if tries < 2 else 0))
+    async with listening(far, handler):
+        await near.store_durably(call(), blocks(b"data"))
+        await until(lambda: handler.stored != [])
+    assert list(handler.tries.values()) == [2]
+
+
+async def test_confirmed_store_gives_the_far_status(ends):
+    near, far = ends
+    handler = Remembering(answers=lambda message, tries: StoreAnswer(0xA900, "not that one"))
+    async with listening(far, handler):
+        assert await near.store_confirmed(call(), blocks(b"data")) == StoreAnswer(0xA900, "not that one")
+        handler.answers = lambda message, tries: StoreAnswer(0)
+        assert await near.store_confirmed(call(), blocks(b"data")) == StoreAnswer(0)
+
+
+async def test_confirmed_store_raises_the_far_error(ends):
+    near, far = ends
+
+    def refuse(message, tries):
+        raise Conflict("series of another provider")
+
+    async with listening(far, Remembering(answers=refuse)):
+        with pytest.raises(Conflict, match="series of another provider"):
+            await near.store_confirmed(call(), blocks(b"data"))
+
+
+async def test_nobody_at_the_far_side(ends):
+    near, _ = ends
+    with pytest.raises(BackendUnavailable):
+        await near.store_confirmed(call(), blocks(b"data"))
+    with pytest.raises(BackendUnavailable):
+        [response async for response in near.request(find_call(), b"identifier")]
+    await near.announce(AssociationNotice(Origin("a", "b", "c"), AssociationState.OPEN, 60))
+
+
+async def test_responses_come_in_order(ends):
+    near, far = ends
+    handler, sent = Remembering(responses=300), find_call()
+    async with listening(far, handler):
+        responses = [response async for response in near.request(sent, b"identifier")]
+    assert [response.data for response in responses[:-1]] == [b"match %d" % number for number in range(300)]
+    assert [response.command.status for response in responses] == [0xFF00] * 300 + [0]
+    assert responses[-1].data is None
+    assert responses[0].command.elements == sent.command.response(0xFF00, has_data_set=True).elements
+    assert handler.asked == [(sent, b"identifier")]
+
+
+async def test_a_failing_request_raises(ends):
+    near, far = ends
+
+    class Failing(Remembering):
+        async def serve(self, call, data):
+            raise InvalidInput("no level")
+            yield
+
+    async with listening(far, Failing()):
+        with pytest.raises(InvalidInput, match="no level"):
+            [response async for response in near.request(find_call(), b"identifier")]
+
+
+async def test_closing_the_responses_stops_the_far_side(ends):
+    near, far = ends
+    handler = Remembering(responses=100_000, delay=0.001)
+    async with listening(far, handler):
+        responses = near.request(find_call(), b"identifier")
+        assert (await anext(responses)).data == b"match 0"
+        await responses.aclose()
+        await until(lambda: handler.stopped)
+    assert handler.produced < 10_000
+
+
+async def test_cancelling_the_reader_stops_the_far_side(ends):
+    near, far = ends
+    handler = Remembering(responses=100_000, delay=0.001)
+
+    async def read():
+        async for _ in near.request(find_call(), b"identifier"):
+            pass
+
+    async with listening(far, handler):
+        task = asyncio.create_task(read())
+        await until(lambda: handler.produced > 3)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await until(lambda: handler.stopped)
+
+
+async def test_negotiation_and_notices(ends):
+    near, far = ends
+    handler = Remembering()
+    proposed = ProposedContext(3, CT, ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1"))
+    asked = AssociationRequest("id", "MODALITY", "PROXY", (proposed,), 16384, "127.0.0.1:1")
+    notice = AssociationNotice(Origin("a", "b c", "ü"), AssociationState.CLOSED, 60)
+    async with listening(far, handler):
+        assert await near.negotiate(asked) == Negotiated({3: "1.2.840.10008.1.2.1"})
+        await near.announce(notice)
+        await until(lambda: handler.notices == [notice])
+
+
+async def test_both_directions_at_once(ends):
+    near, far = ends
+    at_near, at_far = Remembering(), Remembering()
+    async with listening(far, at_far), listening(near, at_near):
+        for _ in range(20):
+            await asyncio.gather(near.store_durably(call(), blocks(b"a")), far.store_durably(call(), blocks(b"b")))
+        await until(lambda: len(at_far.stored) == 20 and len(at_near.stored) == 20)
+
+
+async def test_data_that_breaks_off_leaves_nothing(ends):
+    near, far = ends
+
+    async def broken():
+        yield b"beginning"
+        raise BackendUnavailable("association lost")
+
+    handler = Remembering()
+    async with listening(far, handler):
+        with pytest.raises(BackendUnavailable, match="association lost"):
+            await near.store_durably(call(), broken())
+        await near.store_durably(call(), blocks(b"next"))
+        await until(lambda: handler.stored != [])
+    assert len(handler.stored) == 1

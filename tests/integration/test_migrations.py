@@ -1,0 +1,128 @@
+"""The schema's files add up, can be applied by many at once, and are refused where they do not fit."""
+
+import asyncio
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from imaging_services.adapters.postgres.migrate import Migration, migrate, migrations
+from imaging_services.adapters.postgres.pool import open_pool
+from imaging_services.domain.errors import BackendUnavailable, SettingsError
+from support.manifests import postgres_settings
+
+# What the reference system's tables hold; whoever reads the database relies on it.
+REFERENCE = {
+    "dicom_study": {"id", "study_instance_uid", "study_id", "study_date", "study_time", "revision", "revision_time"},
+    "dicom_study_attributes": {"study_id", "tag", "vr", "value"},
+    "dicom_series": {"id", "study_id", "series_instance_uid", "number", "modality"},
+    "dicom_series_attributes": {"series_id", "tag", "vr", "value"},
+    "dicom_instance": {
+        "id", "series_id", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "number", "objectname",
+        "last_modified", "initial_revision", "deleted_revision",
+    },
+    "provider": {
+        "id", "series_id", "name", "bucketname", "bucketendpoint", "bucketregion", "wadointernalendpoint",
+        "wadoexternalendpoint",
+    },
+}  # fmt: skip
+
+
+def columns(database) -> dict[str, set[str]]:
+    with psycopg.connect(database.conninfo) as connection:
+        rows = connection.execute(
+            "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
+        ).fetchall()
+    found: dict[str, set[str]] = {}
+    for table, column in rows:
+        found.setdefault(table, set()).add(column)
+    return found
+
+
+def test_files_are_numbered_without_gaps():
+    assert [one.number for one in migrations()] == list(range(1, len(migrations()) + 1))
+
+
+async def test_twice_is_once(database):
+    async with open_pool(postgres_settings(database)) as pool:
+        assert await migrate(pool) == len(migrations())
+        assert await migrate(pool) == 0
+    found = columns(database)
+    for table, wanted in REFERENCE.items():
+        assert wanted <= found[table], table
+    with psycopg.connect(database.conninfo) as connection:
+        assert connection.execute("SELECT nextval('hibernate_sequence')").fetchone()
+
+
+async def test_many_at_once_are_one(database):
+    async with open_pool(postgres_settings(database)) as pool:
+        applied = await asyncio.gather(*(migrate(pool) for _ in range(6)))
+    assert sorted(applied) == [0, 0, 0, 0, 0, len(migrations())]
+
+
+async def test_one_after_the_other_gives_the_same_schema(database):
+    async with open_pool(postgres_settings(database)) as pool:
+        for count in range(1, len(migrations()) + 1):
+            assert await migrate(pool, migrations()[:count]) == 1
+    stepwise = columns(database)
+    assert REFERENCE.keys() <= stepwise.keys()
+    assert {"outbox", "study_change", "association", "replaced_object"} <= stepwise.keys()
+
+
+async def test_a_failed_migration_leaves_nothing(database):
+    broken = Migration(9000, "broken", "CREATE TABLE half (id int); SELECT no_such_function()")
+    async with open_pool(postgres_settings(database)) as pool:
+        with pytest.raises(BackendUnavailable):
+            await migrate(pool, [*migrations(), broken])
+        assert columns(database) == {}
+        assert await migrate(pool) == len(migrations())
+
+
+async def test_a_newer_schema_stops_the_start(database):
+    newer = Migration(9000, "from_the_future", "CREATE TABLE future (id int)")
+    async with open_pool(postgres_settings(database)) as pool:
+        await migrate(pool, [*migrations(), newer])
+        with pytest.raises(SettingsError, match="has schema 9000, this version knows up to"):
+            await migrate(pool)
+
+
+async def test_a_changed_file_stops_the_start(database):
+    first, *others = migrations()
+    async with open_pool(postgres_settings(database)) as pool:
+        await migrate(pool)
+        with pytest.raises(SettingsError, match="0001_manifest differs"):
+            await migrate(pool, [replace(first, sql=first.sql + "\n-- changed"), *others])
+
+
+async def test_the_reference_views_read_as_they_did(database):
+    from imaging_services.adapters.postgres.manifest import PostgresManifest
+    from support.manifest_events import stored
+
+    header = {"00100010": "Doe^John", "00080060": "CT", "0008103E": "Thorax"}
+    async with open_pool(postgres_settings(database)) as pool:
+        await migrate(pool)
+        await PostgresManifest(pool, "edi").record([stored("1.2", "1.2.1", "1.2.1.1", attributes=header)])
+    with psycopg.connect(database.conninfo) as connection:
+        study = connection.execute("SELECT tag, vr, value FROM dicom_study_attributes ORDER BY tag").fetchall()
+        series = connection.execute("SELECT tag, vr, value FROM dicom_series_attributes").fetchall()
+        provider = connection.execute("SELECT name, bucketname, wadointernalendpoint FROM provider").fetchall()
+    assert study == [(0x00080061, "CS", "CT"), (0x00100010, "PN", "Doe^John")]
+    assert series == [(0x0008103E, "LO", "Thorax")]
+    assert provider == [("north", "north-images", "http://north.internal/wado-rs")]
+
+
+async def test_canonical_forms_are_those_of_the_domain(database):
+    from imaging_services.domain.manifest.values import date_key, date_time_key, time_key
+
+    values = [
+        "", "2024", "20240102", "2024.01.02", "202401021", "1030", "10:30", "10", "103015.5", "103015.1234567", "25",
+        "20240102103015.5+0100", "2024-0500", "202401", "2024010210.5", "20240102103015", "x", "1030\n", "２０２４",
+    ]  # fmt: skip
+    async with open_pool(postgres_settings(database)) as pool:
+        await migrate(pool)
+        async with pool.connection() as connection:
+            for value in values:
+                cursor = await connection.execute(
+                    "SELECT dicom_date(%(v)s), dicom_time(%(v)s), dicom_date_time(%(v)s)", {"v": value}
+                )
+                assert await cursor.fetchone() == (date_key(value), time_key(value), date_time_key(value)), value

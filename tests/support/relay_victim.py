@@ -1,0 +1,25 @@
+"""A receiver to be killed: stores by appending the SOP Instance UID to a file, slowly."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.relay import Remembering, nats_relay, relay_settings
+
+
+async def main(url: str, root: str, log: str) -> None:
+    class Appending(Remembering):
+        async def store(self, message, data):
+            answer = await super().store(message, data)
+            await asyncio.sleep(0.02 * len(self.stored))
+            with Path(log).open("a") as file:
+                file.write(message.call.command.sop_instance_uid + "\n")
+            return answer
+
+    async with nats_relay(relay_settings(url, "B", root, ack_wait_seconds=2)) as relay:
+        await relay.listen(Appending())
+
+
+asyncio.run(main(*sys.argv[1:]))

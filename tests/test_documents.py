@@ -1,0 +1,177 @@
+"""What the documents say is so: commands are run, options, components, make targets, variables and links exist."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from pydicom.data import get_testdata_file
+
+from imaging_services.adapters.s3.settings import BucketSettings
+from imaging_services.cli.__main__ import build
+from imaging_services.cli.components import COMPONENTS, ROLES
+from imaging_services.cli.target import TargetSettings
+from support.stack import Stack, imaging_up
+
+pytestmark = pytest.mark.timeout(180)
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "examples" / "README.md",
+    *(ROOT / "docs").glob("*.md"),
+]
+# How each command of a code block is exercised: "run" here against a running stack, "make" as a dry run, or in the
+# test that is named, where it takes longer or needs more.
+COMMANDS = {
+    "make up": "make",
+    "make install": "make",
+    "make check": "make",
+    "make test": "make",
+    "make bench": "make",
+    ".venv/bin/imaging up --demo": "tests/e2e/test_up.py::test_the_demo_shows_every_step",
+    ".venv/bin/imaging up": "tests/e2e/test_up.py::test_endpoints_crash_and_restart_of_the_whole",
+    ".venv/bin/imaging send folder/of/files --to DIMSE@127.0.0.1:11112": "run",
+    "storescu -aec DIMSE 127.0.0.1 11112 +sd folder/of/files": "run",
+    "curl 'http://127.0.0.1:8080/dicomweb/studies?PatientName=*'": "run",
+    "imaging dead-letters": "run",
+    "imaging redrive --consumer NAME": "run",
+    "imaging run dimse-proxy --env-file examples/dimse-proxy.env": (
+        "tests/integration/test_examples.py::test_the_component_starts_from_it"
+    ),
+}
+EXPECTED = {
+    ".venv/bin/imaging send": "3 of 3 instances stored at DIMSE",
+    "curl": '"0020000D"',
+    "imaging dead-letters": "no dead letters",
+    "imaging redrive": "0 put back",
+}
+# Names that look like a variable.
+NO_SETTINGS = {"IMAGE_CUIDS", "IMAGE_TSUIDS"}  # files in DIMSE_CONFIG_PATH
+
+
+def documented_commands() -> list[str]:
+    """Every command in a block marked as shell, without its comment."""
+    blocks = [block for path in DOCUMENTS for block in re.findall(r"^```sh\n(.*?)^```", path.read_text(), re.M | re.S)]
+    lines = [re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines()]
+    return list(dict.fromkeys(filter(None, lines)))
+
+
+def words_of_code(path: Path) -> list[str]:
+    """Code spans and lines of code blocks."""
+    text = path.read_text()
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+    return re.findall(r"`([^`\n]+)`", text) + [line for block in blocks for line in block.splitlines()]
+
+
+def commands_of_the_program() -> dict[str, click.Command]:
+    group = typer.main.get_command(build(["--help"]))
+    return dict(group.commands)  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with imaging_up(tmp_path_factory.mktemp("documents")) as running:
+        yield running
+
+
+def test_every_command_in_a_code_block_has_its_test() -> None:
+    assert set(documented_commands()) == set(COMMANDS)
+    for place in COMMANDS.values():
+        if "::" in place:
+            file, _, test = place.partition("::")
+            assert re.search(rf"def {test}\(", (ROOT / file).read_text()), place
+
+
+@pytest.mark.parametrize("command", [command for command, how in COMMANDS.items() if how == "run"])
+def test_the_command_does_what_it_says(command: str, stack: Stack, tmp_path: Path) -> None:
+    files = tmp_path / "folder" / "of" / "files"
+    files.mkdir(parents=True)
+    for name in ("CT_small.dcm", "MR_small.dcm", "rtplan.dcm"):
+        (files / name).write_bytes(Path(str(get_testdata_file(name))).read_bytes())
+    (tmp_path / "imaging-data").symlink_to(stack.ready_file.with_name("data"))
+    (tmp_path / ".venv").symlink_to(BIN.parent)
+    ports = {
+        "11112": str(stack.ready["dimse_proxy"]["port"]),
+        "8080": stack.url("dicomweb").split(":")[2].split("/")[0],
+    }
+    line = re.sub(r"\b(11112|8080)\b", lambda found: ports[found[0]], command)
+    # /usr/bin first: a person's storescu is DCMTK's, not the program of the same name in the environment.
+    environment = {**os.environ, "PATH": f"/usr/bin:/bin:{BIN}", "TCP_NODELAY": "1"}
+    done = subprocess.run(
+        ["/bin/bash", "-euc", line],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for beginning, text in EXPECTED.items():
+        if command.startswith(beginning):
+            assert text in done.stdout
+    if command.startswith("storescu"):
+        assert done.stderr == ""
+
+
+def test_make_targets_exist() -> None:
+    named = {target for path in DOCUMENTS for code in words_of_code(path) for target in make_targets(code)}
+    assert {"up", "install", "check", "test", "bench", "docs"} <= named
+    for target in sorted(named):
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, (target, done.stderr)
+
+
+def make_targets(code: str) -> list[str]:
+    found = re.match(r"make ((?:[a-z]+ ?)+)", code.strip())
+    return found[1].split() if found else []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_options_and_components_exist(path: Path) -> None:
+    commands = commands_of_the_program()
+    options = {option for command in commands.values() for each in command.params for option in each.opts}
+    for code in words_of_code(path):
+        code = re.sub(r"\s+#.*", "", code)
+        found = re.match(r"(?:\.venv/bin/)?imaging ([a-z][a-z-]*)(.*)", code)
+        if found:
+            assert found[1] in commands, code
+            known = {option for each in commands[found[1]].params for option in each.opts} | {"--help"}
+            assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", found[2])) <= known, code
+            component = re.match(r" ([a-z-]+)", found[2]) if found[1] == "run" else None
+            assert component is None or component[1] in {*COMPONENTS, *ROLES}, code
+        elif code.startswith("--"):
+            assert code.split()[0].split("=")[0] in options | {"--help", "--version"}, code
+
+
+def test_variables_in_the_documents_are_settings() -> None:
+    known = set(BucketSettings.model_fields) | set(TargetSettings.model_fields) | NO_SETTINGS
+    for package in COMPONENTS.values():
+        for name, field in import_module(f"imaging_services.apps.{package}.settings").Settings.model_fields.items():
+            known |= {name, *getattr(field.validation_alias, "choices", ())}
+    for path in set(DOCUMENTS) - {ROOT / "docs" / "settings.md"}:
+        spans = re.findall(r"`([^`\n]+)`", path.read_text())
+        named = {name for span in spans for name in re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]*[A-Z0-9]\b", span)}
+        assert named - known == set(), path.name
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "CHANGELOG.md", *(ROOT / "docs" / "decisions").glob("*.md")])
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        file, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        place = (path.parent / file) if file else path
+        assert place.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", place.read_text(), re.M)
+            assert anchor in {re.sub(r"[^a-z0-9 -]", "", one.lower()).replace(" ", "-") for one in headings}, target

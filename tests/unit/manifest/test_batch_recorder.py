@@ -1,0 +1,110 @@
+"""Batches: nobody waits for others, each gets its own answer, the queue is bounded."""
+
+import asyncio
+
+import pytest
+
+from imaging_services.adapters.memory.manifest import MemoryManifest
+from imaging_services.apps.event_driven_ingestion.record import BatchRecorder
+from imaging_services.domain.errors import BackendUnavailable, Conflict, OutOfResources
+from support.manifest_events import stored
+
+
+class SlowManifest(MemoryManifest):
+    """Counts batches; commits when allowed."""
+
+    def __init__(self) -> None:
+        super().__init__("edi")
+        self.batches: list[int] = []
+        self.go = asyncio.Event()
+        self.failure: Exception | None = None
+
+    async def record(self, events):
+        self.batches.append(len(events))
+        await self.go.wait()
+        if self.failure:
+            raise self.failure
+        return await super().record(events)
+
+
+@pytest.fixture
+async def recording():
+    manifest, recorded = SlowManifest(), asyncio.Event()
+    recorder = BatchRecorder(manifest, recorded, batch_size=10, queue_size=20, queue_bytes=10**6)
+    running = asyncio.create_task(recorder.run())
+    yield manifest, recorder, recorded
+    manifest.go.set()
+    await recorder.close()
+    await asyncio.wait_for(running, 5)
+
+
+def events(count):
+    return [stored("1.2", "1.2.1", f"1.2.1.{number}") for number in range(count)]
+
+
+async def test_what_comes_during_a_commit_is_the_next_batch(recording):
+    manifest, recorder, recorded = recording
+    calls = [asyncio.create_task(recorder.record(event)) for event in events(16)]
+    await asyncio.sleep(0.01)
+    assert len(manifest.batches) == 1
+    assert not recorded.is_set()
+    manifest.go.set()
+    await asyncio.gather(*calls)
+    assert sum(manifest.batches) == 16
+    assert len(manifest.batches) <= 3
+    assert recorded.is_set()
+
+
+async def test_each_caller_gets_its_own_answer(recording):
+    manifest, recorder, _ = recording
+    manifest.go.set()
+    good, bad = stored("1.2", "1.2.1", "1.2.1.1"), stored("1.2", "1.2.1", "1.2.1.2", provider="south")
+    first, second = await asyncio.gather(recorder.record(good), recorder.record(bad), return_exceptions=True)
+    assert first is None
+    assert isinstance(second, Conflict)
+
+
+async def test_a_failed_batch_fails_its_callers_and_the_next_one_goes_on(recording):
+    manifest, recorder, recorded = recording
+    manifest.go.set()
+    for failure, expected in ((OutOfResources("full"), OutOfResources), (RuntimeError("bug"), BackendUnavailable)):
+        manifest.failure = failure
+        with pytest.raises(expected):
+            await recorder.record(events(1)[0])
+    assert not recorded.is_set()
+    manifest.failure = None
+    await recorder.record(events(1)[0])
+
+
+async def test_a_full_queue_makes_callers_wait(recording):
+    manifest, recorder, _ = recording
+    calls = [asyncio.create_task(recorder.record(event)) for event in events(60)]
+    await asyncio.sleep(0.01)
+    assert len(recorder._queue) == 20
+    manifest.go.set()
+    await asyncio.gather(*calls)
+    assert (await manifest.counts()).instances == 60
+
+
+async def test_a_caller_that_goes_away_harms_nobody(recording):
+    manifest, recorder, _ = recording
+    calls = [asyncio.create_task(recorder.record(event)) for event in events(40)]
+    await asyncio.sleep(0.01)
+    for call in calls[::2]:
+        call.cancel()
+    manifest.go.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert results[1::2] == [None] * 20
+
+
+async def test_closing_refuses_the_late_and_finishes_the_rest():
+    manifest = SlowManifest()
+    recorder = BatchRecorder(manifest, asyncio.Event(), batch_size=10, queue_size=20, queue_bytes=10**6)
+    running = asyncio.create_task(recorder.run())
+    call = asyncio.create_task(recorder.record(events(1)[0]))
+    await asyncio.sleep(0.01)
+    await recorder.close()
+    with pytest.raises(BackendUnavailable):
+        await recorder.record(events(2)[1])
+    manifest.go.set()
+    await asyncio.gather(call, running)
