@@ -1,6 +1,6 @@
 # One image for every component: docker run --env-file examples/dimse-proxy.env imaging-ingestion run dimse-proxy
 # BASE_IMAGE may be any Debian based Python 3.11 or newer.
-ARG BASE_IMAGE=docker.io/library/python:3.12-slim
+ARG BASE_IMAGE=python:3.12-slim
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /build
@@ -14,7 +14,7 @@ RUN /opt/imaging/bin/python -m pip install --no-cache-dir --disable-pip-version-
  && /opt/imaging/bin/python -m compileall -q /opt/imaging
 
 FROM ${BASE_IMAGE}
-RUN useradd --system --uid 10001 --no-create-home --home-dir /nonexistent imaging
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin imaging
 COPY --from=build /opt/imaging /opt/imaging
 # In a pod the network belongs to the pod: services listen on all its addresses, and spool to a mounted /tmp.
 ENV PATH=/opt/imaging/bin:$PATH \
