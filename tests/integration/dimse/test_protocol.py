@@ -237,9 +237,9 @@ async def test_early_answer_waits_for_the_rest_of_the_data_set(handler: Recorder
     await peer.send(data_pdu(1, 3, STORE.encode()) + b"".join(p_data(1, 0, bytes(3 << 20), 16384)))
     assert (await response(peer)).status == 0xA700
     handler.stop_after = None
-    await peer.send(encode_message(1, STORE, b"whole", 16384))
+    await peer.send(encode_message(1, STORE, b"whole!", 16384))
     assert (await response(peer)).status == 0
-    assert handler.stored == [("1.2.3", b"whole")]
+    assert handler.stored == [("1.2.3", b"whole!")]
     await peer.close()
 
 
