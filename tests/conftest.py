@@ -1,9 +1,11 @@
 """Servers as fixtures: started by the first test that asks, stopped at the end of the session."""
 
+import logging
 import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from support.servers import (
     S3,
@@ -89,3 +91,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("skipped tests fail the run in CI", red=True)
         for sentence in _skipped:
             terminalreporter.line(sentence)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A test that runs a command in this process sets up its logging; the next one must not inherit it."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    structlog.reset_defaults()
+    root.setLevel(level)
+    root.handlers[:] = handlers
