@@ -7,6 +7,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
 
 from imaging_services.adapters.dimse.acceptor import listen
+from imaging_services.adapters.dimse.data_set import PAUSE_ABOVE
 from imaging_services.adapters.dimse.settings import AssociationLimits
 from imaging_services.domain.dicom.dimse import Association, DimseRequest, StoreAnswer
 from imaging_services.domain.errors import BackendUnavailable
@@ -15,15 +16,11 @@ from support.dimse import Recorder
 
 
 class FailsLate(Recorder):
-    """Reads a part, waits until all has come, and fails."""
+    """Reads a part, waits until all has come (less than the limit at which reading pauses), and fails."""
 
     async def store(self, association: Association, request: DimseRequest) -> StoreAnswer:
         assert request.data is not None
-        taken = 0
-        async for block in request.data:
-            taken += len(block)
-            if taken > 1 << 20:
-                break
+        await anext(aiter(request.data))
         while not request.data.ended:
             await asyncio.sleep(0.01)
         raise BackendUnavailable("away")
@@ -41,7 +38,7 @@ def _send(port: int, times: int) -> list[int]:
     ae = AE()
     ae.dimse_timeout = 5
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-    data_set = of_size(1_900_000)
+    data_set = of_size(PAUSE_ABOVE - 100_000)
     data_set.file_meta = pydicom.dataset.FileMetaDataset()
     data_set.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     association = ae.associate("127.0.0.1", port)
