@@ -21,6 +21,7 @@ from imaging_services.domain.errors import (
     InvalidInput,
     MissingIdentifier,
     RetryableError,
+    Superseded,
 )
 from imaging_services.domain.events.envelope import CloudEvent
 from imaging_services.domain.events.subjects import EventSubjects
@@ -103,7 +104,10 @@ async def test_send_returns_when_the_event_is_recorded(way: Way) -> None:
     assert recorded == [event]
 
 
-@pytest.mark.parametrize("error", [Conflict("the series is südlich"), InvalidInput("no transfer syntax")])
+REFUSALS = [Conflict("the series is südlich"), InvalidInput("no transfer syntax"), Superseded("a later one is there")]
+
+
+@pytest.mark.parametrize("error", REFUSALS)
 async def test_what_the_processor_refuses_is_raised_at_once(way: Way, error: ImagingError) -> None:
     calls = 0
 
@@ -113,9 +117,10 @@ async def test_what_the_processor_refuses_is_raised_at_once(way: Way, error: Ima
         raise error
 
     async with way.processor(handle):
-        with pytest.raises(type(error), match=str(error)):
+        with pytest.raises(type(error), match=str(error)) as raised:
             await way.sink.send(an_event())
     assert calls == 1
+    assert isinstance(raised.value, Superseded) == isinstance(error, Superseded)
 
 
 async def test_a_kind_of_invalid_input_is_invalid_input(way: Way) -> None:

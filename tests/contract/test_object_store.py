@@ -1,4 +1,4 @@
-"""What every storage space does alike: real S3, a local folder, and the twin in memory."""
+"""What every storage space does alike: real S3, real Azure Blob, a local folder, and the twin in memory."""
 
 import asyncio
 import hashlib
@@ -19,7 +19,7 @@ KEY = "0" * 64 + ".dcm"
 MEGABYTE = 1024 * 1024
 
 
-@pytest.fixture(params=["memory", "folder", "s3"])
+@pytest.fixture(params=["memory", "folder", "s3", "azure"])
 async def space(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
     store = _open(request, tmp_path)
     yield store
@@ -36,6 +36,9 @@ def _open(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
         (tmp_path / "objects").mkdir()
         (config / "LOCAL_STORAGE_PATH").write_text(f"{tmp_path / 'objects'}\n")
         return open_space(config, secret)
+    if request.param == "azure":
+        azurite = request.getfixturevalue("azurite_server")
+        return open_space(azurite.write_keys(config, request.getfixturevalue("container")), secret)
     server = request.getfixturevalue("s3_server")
     url = urlsplit(server.endpoint)
     for directory, values in (

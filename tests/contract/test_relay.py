@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import uuid
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -160,6 +161,45 @@ async def test_negotiation_and_notices(ends):
         assert await near.negotiate(asked) == Negotiated({3: "1.2.840.10008.1.2.1"})
         await near.announce(notice)
         await until(lambda: handler.notices == [notice])
+
+
+async def test_the_end_of_an_association_comes_after_its_stores(ends):
+    near, far = ends
+    origin = Origin("a", "b", "c")
+    notice = AssociationNotice(origin, AssociationState.CLOSED, 60)
+    for _ in range(5):
+        await near.store_durably(call(association="a"), blocks(b"data"))
+    await near.finish(notice)
+    gate, noticed_after = asyncio.Event(), []
+
+    class Gated(Remembering):
+        async def store(self, message, data):
+            await gate.wait()
+            return await super().store(message, data)
+
+        async def noticed(self, notice):
+            noticed_after.append((notice, len(self.stored)))
+
+    handler = Gated(answers=lambda message, tries: StoreAnswer(0xA700 if tries < 2 else 0), delay=0.05)
+    async with listening(far, handler):
+        other = AssociationNotice(Origin("other", "b", "c"), AssociationState.CLOSED, 60)
+        await near.finish(other)
+        await until(lambda: (other, 0) in noticed_after)
+        gate.set()
+        await until(lambda: [one for one in noticed_after if one[0] == notice])
+    assert [one for one in noticed_after if one[0].state is AssociationState.CLOSED] == [(other, 0), (notice, 5)]
+
+
+async def test_a_store_says_when_it_was_accepted(ends):
+    near, far = ends
+    handler, before = Remembering(), datetime.now(UTC) - timedelta(seconds=1)
+    await near.store_durably(call(), blocks(b"data"))
+    after = datetime.now(UTC) + timedelta(seconds=1)
+    async with listening(far, handler):
+        await until(lambda: handler.stored != [])
+        await near.store_confirmed(call(), blocks(b"data"))
+    assert before < handler.messages[0].accepted_at < after
+    assert handler.messages[1].accepted_at is None
 
 
 async def test_both_directions_at_once(ends):

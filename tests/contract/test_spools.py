@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -72,11 +73,12 @@ async def test_files_vanish_in_every_case(tmp_path: Path, error: BaseException |
 
 
 async def test_a_cancelled_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = spool_module._write_all
+    real, begun, go_on = spool_module._write_all, threading.Event(), threading.Event()
 
     def write(file: object, block: bytes) -> None:
-        time.sleep(0.2)
-        slow(file, block)
+        begun.set()
+        assert go_on.wait(30)
+        real(file, block)
 
     monkeypatch.setattr(spool_module, "_write_all", write)
 
@@ -85,15 +87,15 @@ async def test_a_cancelled_write_leaves_no_file(tmp_path: Path, monkeypatch: pyt
             await spool.write(bytes(LIMIT + 1))
 
     task = asyncio.create_task(receive())
-    await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(begun.wait, 30)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    for _ in range(50):
-        if not list(tmp_path.iterdir()):
-            break
-        await asyncio.sleep(0.05)
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir())  # it is being written still
+    go_on.set()
+    async with asyncio.timeout(30):
+        while list(tmp_path.iterdir()):
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ from imaging_services.adapters.nats.mailbox import JetStreamMailboxes
 from imaging_services.adapters.nats.relay_dead_letters import list_relay_dead_letters
 from imaging_services.adapters.nats.settings import NatsSettings
 from imaging_services.domain.dicom.dimse import StoreAnswer
-from imaging_services.domain.errors import Refused
+from imaging_services.domain.errors import Refused, Superseded
 from imaging_services.domain.events.envelope import CloudEvent
+from imaging_services.domain.relay.messages import StoreMessage
+from imaging_services.domain.relay.ports import DataSource
 from support.events import an_event, eventually, in_background
 from support.relay import Remembering, blocks, call, listening, nats_relay, relay_settings
 from support.servers import Nats
@@ -63,7 +65,7 @@ async def test_a_mailboxs_dead_letter_is_listed_and_handed_in_again(nats_server:
         await mailboxes.prepare(["north"])
         async with in_background(mailboxes.consume("north", hand_in)):
             await mailboxes.post("north", event)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not [letter async for letter in mailboxes.dead_letters()]:
                     await asyncio.sleep(0.05)
             (letter,) = await listed(**environment)
@@ -92,7 +94,7 @@ async def test_a_relays_dead_letter_is_listed_and_stored_after_all(nats_server: 
         listening(ingestion, handler),
     ):
         await proxy.store_durably(store, blocks(b"x" * 1000))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not [letter async for letter in list_relay_dead_letters(client, root, "B")]:
                 await asyncio.sleep(0.05)
         (letter,) = await listed(**environment)
@@ -102,6 +104,32 @@ async def test_a_relays_dead_letter_is_listed_and_stored_after_all(nats_server: 
         assert await imaging("redrive", "--consumer", "relay-B", **environment) == "1 put back\n"
         await eventually(lambda: len(handler.stored) == 1)
     assert await listed(**environment) == []
+
+
+async def test_a_redrive_says_how_many_superseded_versions_it_left_out(nats_server: Nats, root: str) -> None:
+    environment = {"DIMSE_NATS_URL": nats_server.url, "DIMSE_NATS_SUBJECT_ROOT": root}
+
+    class Newer(Remembering):
+        async def store(self, message: StoreMessage, data: DataSource) -> StoreAnswer:
+            raise Superseded("a version accepted later is there already")
+
+    async with (
+        nats_relay(relay_settings(nats_server.url, "A", root)) as proxy,
+        nats_relay(relay_settings(nats_server.url, "B", root)) as ingestion,
+        connect(NatsSettings(url=nats_server.url)) as client,
+        listening(ingestion, Newer()),
+    ):
+        await proxy.store_durably(call(), blocks(b"old"))
+        async with asyncio.timeout(60):
+            while not [letter async for letter in list_relay_dead_letters(client, root, "B")]:
+                await asyncio.sleep(0.05)
+        (letter,) = await listed(**environment)
+        assert "Superseded" in letter["reason"]
+        printed = await imaging("redrive", **environment)
+        assert printed.startswith("0 put back\n1 superseded version left out")
+        assert json.loads(await imaging("redrive", "--json", **environment)) == {"redriven": 0, "superseded": 1}
+        named = ("--consumer", "relay-B", "--sequence", str(letter["sequence"]))
+        assert await imaging("redrive", *named, **environment) == "1 put back\n"
 
 
 async def test_every_source_is_read_by_one_command(nats_server: Nats, root: str) -> None:

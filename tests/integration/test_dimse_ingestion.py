@@ -100,7 +100,7 @@ async def send(port: int, *paths, title: str) -> tuple[int, str]:
     return await dcmtk("storescu", "-v", "127.0.0.1", str(port), *map(str, paths), title=title)
 
 
-async def eventually(condition, seconds: float = 20) -> None:
+async def eventually(condition, seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.05)

@@ -15,10 +15,11 @@ from pydicom.uid import generate_uid
 from imaging_services.adapters.nats.relay_dead_letters import list_relay_dead_letters
 from imaging_services.apps.dimse_proxy.main import main
 from imaging_services.apps.dimse_proxy.settings import Settings
-from support.dcmtk import BIN, ENVIRONMENT, written
+from support.dcmtk import ENVIRONMENT, written
 from support.dcmtk import dcmtk as run_dcmtk
 from support.dicom_files import data_set_of, storable_files
 from support.instances import instance
+from support.peers import dcmtk_program
 from support.ports import a_free_port
 from support.relay import until
 from support.senders import send_undecoded
@@ -200,7 +201,7 @@ async def test_find_passes_through_both_proxies(nats_server, root, tmp_path):
         "HostTable BEGIN\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
         f"AETable BEGIN\nQR {database} RW (200, 1024mb) ANY\nAETable END\n"
     )
-    process = subprocess.Popen([BIN / "dcmqrscp", "-c", str(configuration)], env=ENVIRONMENT)
+    process = subprocess.Popen([dcmtk_program("dcmqrscp"), "-c", str(configuration)], env=ENVIRONMENT)
     try:
         async with (
             proxy(nats_server.url, root, "B", port, DIMSE_TARGET_AE="QR"),
@@ -297,6 +298,6 @@ async def test_a_store_while_nats_is_away_is_refused_and_the_association_goes_on
 async def test_confirmed_without_a_far_side_is_refused_at_once(nats_server, root, tmp_path):
     async with proxy(nats_server.url, root, "A", DIMSE_DELIVERY_MODE="confirmed") as a:
         (file,) = files(tmp_path / "sent", 1)
-        code, output = await asyncio.wait_for(dcmtk("storescu", "-v", "127.0.0.1", str(a), str(file)), 5)
+        code, output = await asyncio.wait_for(dcmtk("storescu", "-v", "127.0.0.1", str(a), str(file)), 9)
         assert code != 0
         assert "Association Rejected" in output

@@ -50,7 +50,7 @@ class Wheel:
         """Wait until nothing moves any more: no mailbox holds anything, twice in a row."""
         js = self.hub.client.jetstream()
         quiet = 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while quiet < 3:
                 await asyncio.sleep(0.15)
                 quiet = quiet + 1 if (await js.stream_info(self.root)).state.messages == 0 else 0
@@ -218,7 +218,7 @@ async def test_a_message_in_the_mailbox_is_the_event_in_structured_json(wheel: W
     async with wheel.north.bridge():
         await wheel.north.log.append([event])
         js = wheel.hub.client.jetstream()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await js.stream_info(wheel.root)).state.messages == 0:
                 await asyncio.sleep(0.05)
         message = await js.get_msg(wheel.root, 1)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from support.ports import a_free_port
@@ -32,9 +31,7 @@ def test_a_bridge_that_waits_for_nats_can_be_stopped() -> None:
         assert process.stderr is not None
         process.stderr.readline()  # the first failed try to connect
         process.send_signal(signal.SIGTERM)
-        before = time.monotonic()
-        assert process.wait(20) == 0
-        assert time.monotonic() - before < 10
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.communicate()

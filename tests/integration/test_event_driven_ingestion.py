@@ -65,7 +65,7 @@ async def answers(client: httpx.AsyncClient, url: str) -> bool:
         return False
 
 
-async def until(condition, seconds: float = 20) -> None:
+async def until(condition, seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.02)

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+import random
 from collections import Counter
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
 from imaging_services.adapters.postgres.manifest import PostgresManifest
-from imaging_services.domain.errors import BackendUnavailable, Conflict
-from imaging_services.domain.events.envelope import DICOM_AVAILABLE, IMAGE_STORED, STUDY_REVISION
+from imaging_services.domain.errors import BackendUnavailable, Conflict, Superseded
+from imaging_services.domain.events.envelope import ACCEPTED_AT, DICOM_AVAILABLE, IMAGE_STORED, STUDY_REVISION
 from imaging_services.domain.manifest.query import Scope
 from imaging_services.domain.ports import Counts
 from support.manifest_events import stored
@@ -84,6 +86,30 @@ async def test_every_instance_is_in_exactly_one_change_set(database):
     announced = {f"{series['seriesInstanceUID']}/{instance['sopInstanceUID']}"
                  for series in revisions[-1]["study"]["series"] for instance in series["instances"]}  # fmt: skip
     assert announced == set(added)
+
+
+async def test_the_newest_version_stays_whoever_records_the_others(database):
+    """Two processors, versions of ten instances in any order, each handed in twice."""
+    start = datetime(2024, 5, 6, tzinfo=UTC)
+    versions = [
+        replace(
+            stored("1.2", "1.2.1", f"1.2.1.{number}", content=f"version {age}"),
+            extensions={ACCEPTED_AT: (start + timedelta(seconds=age)).isoformat()},
+        )
+        for age in range(12)
+        for number in range(10)
+    ]
+    shuffled = versions * 2
+    random.Random(4).shuffle(shuffled)
+    async with migrated_pool(database) as one, migrated_pool(database) as two:
+        manifests = PostgresManifest(one, "a"), PostgresManifest(two, "b")
+        work = [manifests[turn % 2].record(batch) for turn, batch in enumerate(in_batches(shuffled, 7))]
+        outcomes = [outcome for batch in await asyncio.wait_for(asyncio.gather(*work), 60) for outcome in batch]
+        assert {type(outcome) for outcome in outcomes} == {type(None), Superseded}
+        locations = await manifests[0].locate(Scope("1.2"))
+        newest = {json.loads(event.data)["store"]["objectName"] for event in versions[-10:]}
+        assert {location.object_name for location in locations} == newest
+        assert len(locations) == 10
 
 
 async def test_two_publishers_keep_the_order_and_lose_nothing(database):

@@ -69,6 +69,23 @@ async def test_one_after_the_other_gives_the_same_schema(database):
     assert {"outbox", "study_change", "association", "replaced_object"} <= stepwise.keys()
 
 
+async def test_rows_from_before_the_order_of_versions_give_way_to_any(database):
+    from imaging_services.adapters.postgres.manifest import PostgresManifest
+    from imaging_services.domain.events.envelope import ACCEPTED_AT
+    from support.manifest_events import stored
+
+    old, new = (stored("1.2", "1.2.1", "1.2.1.1", content=content) for content in ("old", "new"))
+    async with open_pool(postgres_settings(database)) as pool:
+        await migrate(pool)
+        manifest = PostgresManifest(pool, "edi")
+        await manifest.record([old])
+        async with pool.connection() as connection:
+            await connection.execute("UPDATE dicom_instance SET accepted_at = NULL")
+        order = {ACCEPTED_AT: "2001-02-03T04:05:06Z"}
+        assert await manifest.record([replace(new, extensions=order)]) == [None]
+        assert await manifest.record([replace(old, extensions=order)]) == [None]
+
+
 async def test_a_failed_migration_leaves_nothing(database):
     broken = Migration(9000, "broken", "CREATE TABLE half (id int); SELECT no_such_function()")
     async with open_pool(postgres_settings(database)) as pool:

@@ -25,6 +25,7 @@ from support.dicom_files import data_set_of
 from support.instances import encoded, instance, part10
 from support.multipart import parts
 from support.stack import Stack
+from support.subscribers import Subscribers
 
 Identity = tuple[str, str, str]
 EVENTS = ("ImageStoredEvent", "DicomAvailableEvent")
@@ -199,19 +200,52 @@ async def _streams(stack: Stack) -> dict[str, int]:
         await client.close()
 
 
-def audit(stack: Stack, acknowledged: dict[Identity, bytes]) -> None:
-    """What was acknowledged is in the space, in the manifest, can be retrieved, and was announced once."""
+def audit(stack: Stack, acknowledged: dict[Identity, bytes], subscribers: Subscribers | None = None) -> None:
+    """What was acknowledged is in the manifest, can be retrieved and was announced once; the manifest is what the space
+    holds and what the subscribers were told."""
     until_settled(stack)
     rows = manifest_rows(stack)
     assert {one: rows.get(one) for one in acknowledged if one not in rows} == {}
-    assert Counter(rows[one] for one in acknowledged).most_common(1)[0][1] == 1
-    assert {rows[one] for one in acknowledged} - objects(stack) == set()
+    audit_space(stack, rows, acknowledged)
     asyncio.run(_retrieve(stack, acknowledged))
     assert dead_letters(stack) == {}
     announced = asyncio.run(events(stack))
     for name in EVENTS:
+        assert announced[name].keys() == rows.keys(), name
         times = {one: announced[name][one] for one in acknowledged if announced[name][one] != 1}
         assert times == {}, name
+    if subscribers is not None:
+        audit_subscribers(subscribers, set(rows), acknowledged)
+
+
+def audit_space(stack: Stack, rows: dict[Identity, str], acknowledged: dict[Identity, bytes]) -> None:
+    """Every object is an instance's, of its own, or a version that was replaced; any other belongs to what was never
+    acknowledged: its sender was cut off between object and event."""
+    kept = objects(stack)
+    assert set(rows.values()) - kept == set()
+    assert Counter(rows.values()).most_common(1)[0][1] == 1
+    left = kept - set(rows.values()) - replaced_objects(stack)
+    assert {identity(_object(stack, key)) for key in left} & acknowledged.keys() == set()
+
+
+def audit_subscribers(
+    subscribers: Subscribers, recorded: set[Identity], acknowledged: dict[Identity, bytes], seconds: float = 60
+) -> None:
+    """Each was told of every recorded instance, of nothing else, and of none as two."""
+    told = {
+        "instance binding": lambda: set(subscribers.announced()),
+        "study binding": subscribers.revised,
+        "FHIR": subscribers.imaging_studies,
+    }
+    deadline = time.monotonic() + seconds
+    for name, heard in told.items():
+        while (difference := heard() ^ recorded) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert difference == set(), name
+    ids = subscribers.announced()
+    assert {one: ids[one] for one in acknowledged if len(ids[one]) != 1} == {}
+    added = subscribers.times_added()
+    assert {one: added[one] for one in recorded if added[one] != 1} == {}
 
 
 def manifest_rows(stack: Stack) -> dict[Identity, str]:
@@ -225,8 +259,15 @@ def manifest_rows(stack: Stack) -> dict[Identity, str]:
     return {(study, series, sop): name for study, series, sop, name in rows}
 
 
-def objects(stack: Stack) -> set[str]:
-    """Every key of the storage space."""
+def replaced_objects(stack: Stack) -> set[str]:
+    """The objects of earlier versions."""
+    with psycopg.connect(stack.ready["postgres"], connect_timeout=5) as database:
+        return {name for (name,) in database.execute("SELECT objectname FROM replaced_object").fetchall()}
+
+
+@contextmanager
+def _space(stack: Stack) -> Iterator[tuple[Any, str]]:
+    """A client of the storage space, and the bucket."""
     s3 = stack.ready["s3"]
     client = boto3.client(
         "s3",
@@ -236,10 +277,22 @@ def objects(stack: Stack) -> set[str]:
         aws_secret_access_key=s3["secret_access_key"],
     )
     try:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=s3["bucket"])
-        return {item["Key"] for page in pages for item in page.get("Contents", [])}
+        yield client, s3["bucket"]
     finally:
         client.close()
+
+
+def objects(stack: Stack) -> set[str]:
+    """Every key of the storage space."""
+    with _space(stack) as (client, bucket):
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        return {item["Key"] for page in pages for item in page.get("Contents", [])}
+
+
+def _object(stack: Stack, key: str) -> pydicom.Dataset:
+    with _space(stack) as (client, bucket):
+        body = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return pydicom.dcmread(io.BytesIO(body), stop_before_pixels=True)
 
 
 def dead_letters(stack: Stack) -> dict[str, int]:

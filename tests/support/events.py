@@ -43,7 +43,7 @@ async def in_background(work: Awaitable[None]) -> AsyncIterator["asyncio.Task[No
             await task
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 15) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait until the condition is true; fail after ``seconds``."""
     async with asyncio.timeout(seconds):
         while not condition():
@@ -56,7 +56,7 @@ async def letters(log: EventLog, consumer: str | None = None) -> list[DeadLetter
 
 
 async def letters_arrive(
-    log: EventLog, count: int, consumer: str | None = None, seconds: float = 15
+    log: EventLog, count: int, consumer: str | None = None, seconds: float = 60
 ) -> list[DeadLetter]:
     """Wait for this many dead letters."""
     async with asyncio.timeout(seconds):

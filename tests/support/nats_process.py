@@ -11,9 +11,9 @@ from typing import Self
 
 
 class NatsProcess:
-    """A server of the test's own, on 127.0.0.1."""
+    """A server of the test's own, on 127.0.0.1; ``more`` is added to its configuration."""
 
-    def __init__(self, directory: Path, max_payload: int = 8 * 1024 * 1024) -> None:
+    def __init__(self, directory: Path, max_payload: int = 8 * 1024 * 1024, more: str = "") -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -21,7 +21,7 @@ class NatsProcess:
         self._config = directory / "nats.conf"
         self._config.write_text(
             f"listen: 127.0.0.1:{self.port}\nmax_payload: {max_payload}\n"
-            f'jetstream {{ store_dir: "{directory / "js"}", sync_interval: always }}\n'
+            f'jetstream {{ store_dir: "{directory / "js"}", sync_interval: always }}\n{more}'
         )
         self._process: subprocess.Popen[bytes] | None = None
 

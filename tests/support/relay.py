@@ -107,7 +107,7 @@ async def listening(relay, handler) -> AsyncIterator[None]:
         assert isinstance(results[0], asyncio.CancelledError), results
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "not in time"

@@ -1,4 +1,5 @@
-"""A receiver to be killed: stores by appending the SOP Instance UID to a file, slowly."""
+"""A receiver to be killed: writes the SOP Instance UID to a file when it has stored an instance, slowly; with a delay
+in seconds also before it, as ``begun``."""
 
 import asyncio
 import sys
@@ -9,9 +10,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.relay import Remembering, nats_relay, relay_settings
 
 
-async def main(url: str, root: str, log: str) -> None:
+async def main(url: str, root: str, log: str, delay: str = "0") -> None:
     class Appending(Remembering):
         async def store(self, message, data):
+            if self.delay:
+                Path(log).write_text("begun")
             answer = await super().store(message, data)
             await asyncio.sleep(0.02 * len(self.stored))
             with Path(log).open("a") as file:
@@ -19,7 +22,7 @@ async def main(url: str, root: str, log: str) -> None:
             return answer
 
     async with nats_relay(relay_settings(url, "B", root, ack_wait_seconds=2)) as relay:
-        await relay.listen(Appending())
+        await relay.listen(Appending(delay=float(delay)))
 
 
 asyncio.run(main(*sys.argv[1:]))

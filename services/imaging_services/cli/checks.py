@@ -40,13 +40,13 @@ async def examine(settings: TargetSettings, stack: StackConfiguration | None) ->
     """Every finding, in a fixed order. Never raises for what it finds."""
     checks: list[tuple[str, Check]] = [
         ("events NATS", lambda: _nats(settings.event_nats("imaging-doctor") if settings.EVENTS_NATS_URL else None)),
-        ("DIMSE relay NATS", lambda: _nats(settings.relay_nats())),
+        ("DIMSE relay NATS", lambda: _nats(settings.relay_nats("imaging-doctor") if settings.DIMSE_NATS_URL else None)),
         ("PostgreSQL", lambda: _postgres(settings)),
         ("storage space", lambda: _space(settings)),
         ("query API", lambda: _query(settings)),
     ]
     if settings.NATS_URL:  # most installations have no bridge
-        checks.append(("event bridge NATS", lambda: _nats(settings.bridge_nats())))
+        checks.append(("event bridge NATS", lambda: _nats(settings.bridge_nats("imaging-doctor"))))
     if stack is not None:
         checks += [
             ("DIMSE proxy", lambda: _echo(stack.port("dimse-proxy"), PROXY_AE)),

@@ -13,7 +13,12 @@ from typing import Protocol
 from imaging_services.adapters.nats.connection import connect
 from imaging_services.adapters.nats.events import JetStreamEventLog
 from imaging_services.adapters.nats.mailbox import JetStreamMailboxes
-from imaging_services.adapters.nats.relay_dead_letters import RelayDeadLetter, list_relay_dead_letters, redrive_relay
+from imaging_services.adapters.nats.relay_dead_letters import (
+    Redriven,
+    RelayDeadLetter,
+    list_relay_dead_letters,
+    redrive_relay,
+)
 from imaging_services.adapters.nats.types import NatsClient
 from imaging_services.cli.target import TargetSettings
 from imaging_services.domain.errors import SettingsError
@@ -44,8 +49,8 @@ class Source(Protocol):
         """What is there, oldest first. Raises a RetryableError."""
         ...
 
-    async def redrive(self, consumer: str | None, sequences: Sequence[int] | None) -> int:
-        """Put back, all or those of ``sequences``; returns how many. Raises a RetryableError."""
+    async def redrive(self, consumer: str | None, sequences: Sequence[int] | None) -> Redriven:
+        """Put back, all that are not superseded or those of ``sequences``. Raises a RetryableError."""
         ...
 
 
@@ -57,10 +62,12 @@ async def open_sources(settings: TargetSettings) -> AsyncIterator[list[Source]]:
         if settings.EVENTS_NATS_URL:
             client = await stack.enter_async_context(connect(settings.event_nats("imaging-cli"), patience=PATIENCE))
             sources.append(EventLogLetters(client, settings))
-        if (relay := settings.relay_nats()) is not None:
+        if settings.DIMSE_NATS_URL:
+            relay = settings.relay_nats("imaging-cli")
             client = await stack.enter_async_context(connect(relay, patience=PATIENCE))
             sources.append(RelayLetters(client, relay.subject_root))
-        if (bridge := settings.bridge_nats()) is not None:
+        if settings.NATS_URL:
+            bridge = settings.bridge_nats("imaging-cli")
             client = await stack.enter_async_context(connect(bridge, patience=PATIENCE))
             sources.append(MailboxLetters(client, bridge.subject_root))
         if not sources:
@@ -80,9 +87,9 @@ class EventLogLetters:
             async for letter in self._log.dead_letters(consumer):
                 yield _event_row(letter.consumer, letter)
 
-    async def redrive(self, consumer: str | None, sequences: Sequence[int] | None) -> int:
+    async def redrive(self, consumer: str | None, sequences: Sequence[int] | None) -> Redriven:
         """See ``Source``."""
-        return await self._log.redrive(consumer, sequences) if _is_event_consumer(consumer) else 0
+        return Redriven(await self._log.redrive(consumer, sequences) if _is_event_consumer(consumer) else 0)
 
 
 class RelayLetters:
@@ -97,10 +104,11 @@ class RelayLetters:
             async for letter in list_relay_dead_letters(self._client, self._root, channel):
                 yield _relay_row(letter)
 
-    async def redrive(self, consumer: str | None, sequences: Sequence[int] | None) -> int:
+    async def redrive(self, consumer: str | None, sequences: Sequence[int] | None) -> Redriven:
         """See ``Source``."""
-        channels = self._channels(consumer)
-        return sum([await redrive_relay(self._client, self._root, one, sequences) for one in channels])
+        return total(
+            [await redrive_relay(self._client, self._root, one, sequences) for one in self._channels(consumer)]
+        )
 
     def _channels(self, consumer: str | None) -> list[str]:
         return [channel for channel in CHANNELS if consumer in (None, RELAY + channel)]
@@ -118,11 +126,16 @@ class MailboxLetters:
             async for letter in self._mailboxes.dead_letters(_mailbox(consumer)):
                 yield _event_row(MAILBOX + letter.consumer, letter)
 
-    async def redrive(self, consumer: str | None, sequences: Sequence[int] | None) -> int:
+    async def redrive(self, consumer: str | None, sequences: Sequence[int] | None) -> Redriven:
         """See ``Source``."""
         if consumer is None or consumer.startswith(MAILBOX):
-            return await self._mailboxes.redrive(_mailbox(consumer), sequences)
-        return 0
+            return Redriven(await self._mailboxes.redrive(_mailbox(consumer), sequences))
+        return Redriven(0)
+
+
+def total(parts: Sequence[Redriven]) -> Redriven:
+    """Of several sources together."""
+    return Redriven(sum(one.put_back for one in parts), sum(one.superseded for one in parts))
 
 
 def _is_event_consumer(consumer: str | None) -> bool:

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from imaging_services.cli.dead_letter_sources import Row, open_sources
+from imaging_services.adapters.nats.relay_dead_letters import Redriven
+from imaging_services.cli.dead_letter_sources import Row, open_sources, total
 from imaging_services.cli.target import DataDir, TargetSettings, load_target
 from imaging_services.domain.errors import SettingsError
 
@@ -46,12 +47,22 @@ def redrive(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put dead letters back: each is delivered again, to its own consumer only."""
+    """Put dead letters back: each is delivered again, to its own consumer only.
+
+    Versions of an instance that were given up on because a later one is there are left out. One that is named by
+    --sequence counts as sent now, and replaces the later one.
+    """
     if sequence and consumer is None:
         raise SettingsError("--sequence needs --consumer: each consumer counts on its own")
     settings, _ = load_target(data_dir)
-    count = asyncio.run(_redrive(settings, consumer, sequence or None))
-    typer.echo(json.dumps({"redriven": count}) if as_json else f"{count} put back")
+    done = asyncio.run(_redrive(settings, consumer, sequence or None))
+    if as_json:
+        typer.echo(json.dumps({"redriven": done.put_back, "superseded": done.superseded}))
+        return
+    typer.echo(f"{done.put_back} put back")
+    if done.superseded:
+        versions = "1 superseded version" if done.superseded == 1 else f"{done.superseded} superseded versions"
+        typer.echo(f"{versions} left out: name one by --consumer and --sequence to let it replace the later one")
 
 
 async def _list(settings: TargetSettings, consumer: str | None) -> list[Row]:
@@ -59,9 +70,9 @@ async def _list(settings: TargetSettings, consumer: str | None) -> list[Row]:
         return [row for source in sources async for row in source.rows(consumer)]
 
 
-async def _redrive(settings: TargetSettings, consumer: str | None, sequences: Sequence[int] | None) -> int:
+async def _redrive(settings: TargetSettings, consumer: str | None, sequences: Sequence[int] | None) -> Redriven:
     async with open_sources(settings) as sources:
-        return sum([await source.redrive(consumer, sequences) for source in sources])
+        return total([await source.redrive(consumer, sequences) for source in sources])
 
 
 def _show(console: Console, rows: list[Row], data_dir: Path | None) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
-from imaging_services.adapters.nats.settings import EventLogSettings, NatsSettings
+from imaging_services.adapters.nats.settings import BridgeConnection, EventLogSettings, RelayConnection
 from imaging_services.adapters.postgres.settings import DatabaseVariables
 from imaging_services.domain.errors import SettingsError
 from imaging_services.local.configuration import StackConfiguration
@@ -26,59 +26,15 @@ DataDir = Annotated[
 ]
 
 
-class TargetSettings(ServiceSettings, EventLogSettings, DatabaseVariables):
+class TargetSettings(ServiceSettings, EventLogSettings, RelayConnection, BridgeConnection, DatabaseVariables):
     """Every backend that a command may reach; those that are not set are left alone."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
-    DIMSE_NATS_URL: str | None = Field(default=None, description="NATS server of the DIMSE relay")
-    DIMSE_NATS_TLS_ENABLED: bool = Field(default=False, description="TLS towards it; certificates are verified")
-    DIMSE_NATS_TLS_CA_FILE: Path | None = Field(default=None, description="PEM file of the authorities to trust")
-    DIMSE_NATS_TLS_CERT_FILE: Path | None = Field(default=None, description="PEM client certificate")
-    DIMSE_NATS_TLS_KEY_FILE: Path | None = Field(default=None, description="PEM key of the client certificate")
-    DIMSE_NATS_AUTH_TOKEN: SecretStr | None = Field(default=None, description="JWT: sent as password")
-    DIMSE_NATS_SUBJECT_ROOT: str = Field(default="DIMSE", description="first token of the relay's subjects")
     BUCKET_CONFIG_PATH: Path | None = Field(default=None, description="directory of the storage space's ConfigMap")
     BUCKET_SECRET_PATH: Path | None = Field(default=None, description="directory of the storage space's Secret")
-    NATS_URL: str | None = Field(default=None, description="NATS server that the event bridges share")
-    NATS_TLS_ENABLED: bool = Field(default=False, description="TLS towards it; certificates are verified")
-    NATS_TLS_CA_FILE: Path | None = Field(default=None, description="PEM file of the authorities to trust")
-    NATS_TLS_CERT_FILE: Path | None = Field(default=None, description="PEM client certificate")
-    NATS_TLS_KEY_FILE: Path | None = Field(default=None, description="PEM key of the client certificate")
-    NATS_AUTH_TOKEN: SecretStr | None = Field(default=None, description="JWT: sent as password")
-    NATS_SUBJECT_ROOT: str = Field(default="events", description="first part of the bridge's subjects")
     QUERY_ENDPOINT: str | None = Field(default=None, description="base URL of the query API")
     WADO_INTERNAL_ENDPOINT: str | None = Field(default=None, description="base URL of WADO-RS")
-
-    def relay_nats(self) -> NatsSettings | None:
-        """The relay's connection; None when it is not set."""
-        if not self.DIMSE_NATS_URL:
-            return None
-        return NatsSettings(
-            url=self.DIMSE_NATS_URL,
-            tls_enabled=self.DIMSE_NATS_TLS_ENABLED,
-            tls_ca_file=self.DIMSE_NATS_TLS_CA_FILE,
-            tls_cert_file=self.DIMSE_NATS_TLS_CERT_FILE,
-            tls_key_file=self.DIMSE_NATS_TLS_KEY_FILE,
-            auth_token=self.DIMSE_NATS_AUTH_TOKEN,
-            subject_root=self.DIMSE_NATS_SUBJECT_ROOT,
-            name="imaging-cli",
-        )
-
-    def bridge_nats(self) -> NatsSettings | None:
-        """The connection that the event bridges share; None when it is not set."""
-        if not self.NATS_URL:
-            return None
-        return NatsSettings(
-            url=self.NATS_URL,
-            tls_enabled=self.NATS_TLS_ENABLED,
-            tls_ca_file=self.NATS_TLS_CA_FILE,
-            tls_cert_file=self.NATS_TLS_CERT_FILE,
-            tls_key_file=self.NATS_TLS_KEY_FILE,
-            auth_token=self.NATS_AUTH_TOKEN,
-            subject_root=self.NATS_SUBJECT_ROOT,
-            name="imaging-cli",
-        )
 
 
 def load_target(data_dir: Path | None) -> tuple[TargetSettings, StackConfiguration | None]:

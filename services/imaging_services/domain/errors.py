@@ -14,6 +14,7 @@
         │   └── DataSetMismatch   the data set does not match the command or the resource
         ├── UnsupportedSopClass   a SOP class that this service does not store
         ├── Conflict              contradicts what is recorded (a series of another provider)
+        │   └── Superseded        a version of an instance that was sent later is there already
         ├── NotFound              no such study, series, instance, frame or object
         ├── Refused               the other side understood and said no, for good
         └── SettingsError         configuration is wrong; the start is stopped
@@ -73,6 +74,10 @@ class UnsupportedSopClass(PermanentError):
 
 class Conflict(PermanentError):
     """The request contradicts what is recorded, such as a series that belongs to another provider."""
+
+
+class Superseded(Conflict):
+    """A version of the same instance that was sent later is there already: an older one never replaces it."""
 
 
 class NotFound(PermanentError):

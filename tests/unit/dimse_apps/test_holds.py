@@ -58,7 +58,9 @@ async def test_a_hold_that_fails_fails_the_store_and_is_tried_again():
     recording.fail = True
     with pytest.raises(BackendUnavailable):
         await holds.hold("a", "1", direct=True)
-    await holds.noticed(notice(AssociationState.CLOSED))
+    await holds.ended("a")  # its lease ends it
+    with pytest.raises(BackendUnavailable):
+        await holds.noticed(notice(AssociationState.CLOSED))  # the relay tells it again
     recording.fail = False
     await holds.hold("a", "1", direct=True)
     assert recording.calls == [("hold", "a", "1")]

@@ -99,8 +99,10 @@ def test_errors_keep_their_type():
 
 def test_subjects():
     names = RelaySubjects("hospital.one", "B")
-    assert names.store() == "hospital.one.B.store"
-    assert names.store("0-a") == "hospital.one.B.store.0-a"
+    assert names.store("f3") == "hospital.one.B.store.f3"
+    assert names.store("f3", "0-a") == "hospital.one.B.store.f3.0-a"
+    assert names.end("a.*>b c") == "hospital.one.B.end.a___b_c"
+    assert names.queued == ["hospital.one.B.store.*", "hospital.one.B.store.*.*", "hospital.one.B.end.*"]
     assert names.confirm == "hospital.one.B.confirm"
     assert names.stream == "hospital_one-B-store"
     assert other_channel("A") == "B"

@@ -207,7 +207,7 @@ class Delivery:
     def __init__(self, number, data, deliveries=1, sent=None):
         call = Call(Origin("a", "CT1", "OWN"), CT, "1.2.840.10008.1.2.1", store_request(CT, "1.2.3"))
         store = StoreMessage(call, f"m{number}", len(data), hashlib.sha256(data).hexdigest())
-        self.headers, self.data, self.subject = store.headers(), data, "DIMSE.B.store"
+        self.headers, self.data, self.subject = store.headers(), data, "DIMSE.B.store.a"
         self.metadata = SimpleNamespace(
             timestamp=SENT + timedelta(microseconds=number if sent is None else sent),
             num_delivered=deliveries,
@@ -278,7 +278,7 @@ async def test_an_older_version_after_a_newer_one_is_a_dead_letter_and_its_redri
     assert await receiver.deliver(1, b"old", deliveries=2) == ["ack"]
     assert receiver.arrived == [b"new"]
     (letter,) = receiver.dead
-    assert letter["Imaging-Error"] == "Conflict"
+    assert letter["Imaging-Error"] == "Superseded"
     assert "later than this one" in letter["Imaging-Reason"]
     assert await receiver.deliver(1, b"old", sent=3) == ["ack"]  # a redrive sends it now
     assert receiver.arrived == [b"new", b"old"]

@@ -76,13 +76,13 @@ class MemoryManifest:
         study = self._studies.get(new.study_instance_uid) or MemoryStudy(new.study_instance_uid, self._next())
         series = study.series.get(new.series_instance_uid) or MemorySeries(new, self._next())
         known = series.instances.get(new.sop_instance_uid)
-        if known and known.recording.identity == new.identity:
+        if known and known.knows(new):
             return []
         self._studies[new.study_instance_uid] = study
         study.series[new.series_instance_uid] = series
         instance = known or MemoryInstance(new, self._next(), study.revision)
         series.instances[new.sop_instance_uid] = instance
-        repeats = instance.replaced.count(new.identity)
+        repeats = instance.times_replaced(new.identity)
         if known:
             instance.replace(new, study.revision)
         study.attributes = fill_absent(study.attributes, new.study)

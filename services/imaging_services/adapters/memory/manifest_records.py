@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from imaging_services.domain.manifest import attributes as known
 from imaging_services.domain.manifest.query import InstanceLocation
-from imaging_services.domain.manifest.recording import Attributes, Recording
+from imaging_services.domain.manifest.recording import Attributes, Recording, superseded_by
 from imaging_services.domain.manifest.values import whole_number
 
 
@@ -22,13 +22,34 @@ class MemoryInstance:
     serial: int
     initial: int
     modified: int | None = None
-    replaced: list[str] = field(default_factory=list)
+    replaced: list[tuple[str, datetime]] = field(default_factory=list)
+    accepted_at: datetime = field(init=False)
     last_modified: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        self.accepted_at = self.recording.accepted_at or datetime.now(UTC)
+
+    def knows(self, new: Recording) -> bool:
+        """These bytes are recorded, or were before newer ones. Raises ``Superseded`` for older ones that never were."""
+        accepted_at = new.accepted_at
+        if self.recording.identity == new.identity:
+            self.accepted_at = max(self.accepted_at, accepted_at or self.accepted_at)
+            return True
+        if accepted_at is None or accepted_at >= self.accepted_at:
+            return False
+        if any(identity == new.identity and at >= accepted_at for identity, at in self.replaced):
+            return True
+        raise superseded_by(new.sop_instance_uid, self.accepted_at)
+
+    def times_replaced(self, identity: str) -> int:
+        """How often these bytes were left behind."""
+        return sum(one == identity for one, _ in self.replaced)
 
     def replace(self, new: Recording, revision: int) -> None:
         """Other bytes under the same UIDs."""
-        self.replaced.append(self.recording.identity)
+        self.replaced.append((self.recording.identity, self.accepted_at))
         self.recording = new
+        self.accepted_at = new.accepted_at or datetime.now(UTC)
         self.modified = revision
         self.last_modified = datetime.now(UTC)
 

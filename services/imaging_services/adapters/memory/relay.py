@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from imaging_services.domain.dicom.dimse import AssociationRequest, DimseResponse, Negotiated, Rejection, StoreAnswer
 from imaging_services.domain.errors import BackendUnavailable, OutOfResources, is_retryable
@@ -34,6 +35,8 @@ class MemoryRelayBus:
     max_waiting: int = 10_000
     handlers: dict[str, RelayHandler] = field(default_factory=dict)
     waiting: dict[str, list[tuple[StoreMessage, bytes]]] = field(default_factory=lambda: {"A": [], "B": []})
+    under_way: dict[str, list[StoreMessage]] = field(default_factory=lambda: {"A": [], "B": []})
+    ends: dict[str, list[AssociationNotice]] = field(default_factory=lambda: {"A": [], "B": []})
     dead_letters: dict[str, list[MemoryDeadLetter]] = field(default_factory=lambda: {"A": [], "B": []})
     news: dict[str, asyncio.Event] = field(default_factory=lambda: {"A": asyncio.Event(), "B": asyncio.Event()})
 
@@ -50,7 +53,7 @@ class MemoryRelay:
 
     async def store_durably(self, call: Call, data: AsyncIterable[bytes]) -> None:
         """Keep the instance for the other end."""
-        staged = await _staged(call, data)
+        staged = await _staged(call, data, datetime.now(UTC))
         if len(self._bus.waiting[self._other]) >= self._bus.max_waiting:
             raise OutOfResources("the relay is full")
         self._bus.waiting[self._other].append(staged)
@@ -78,6 +81,11 @@ class MemoryRelay:
         if handler is not None:
             await handler.noticed(notice)
 
+    async def finish(self, notice: AssociationNotice) -> None:
+        """Keep the end behind the association's stores."""
+        self._bus.ends[self._other].append(notice)
+        self._bus.news[self._other].set()
+
     async def listen(self, handler: RelayHandler) -> None:
         """Serve the own channel until cancelled."""
         bus = self._bus
@@ -88,6 +96,8 @@ class MemoryRelay:
                     bus.news[self._own].clear()
                     while bus.waiting[self._own]:
                         tasks.create_task(self._deliver(handler, *bus.waiting[self._own].pop(0)))
+                        await asyncio.sleep(0)
+                    await self._tell_ends(handler)
                     await bus.news[self._own].wait()
         finally:
             del bus.handlers[self._own]
@@ -107,6 +117,7 @@ class MemoryRelay:
 
     async def _deliver(self, handler: RelayHandler, message: StoreMessage, payload: bytes) -> None:
         tries = 0
+        self._bus.under_way[self._own].append(message)
         try:
             while True:
                 tries += 1
@@ -120,6 +131,17 @@ class MemoryRelay:
         except asyncio.CancelledError:
             self._bus.waiting[self._own].append((message, payload))
             raise
+        finally:
+            self._bus.under_way[self._own].remove(message)
+            self._bus.news[self._own].set()
+
+    async def _tell_ends(self, handler: RelayHandler) -> None:
+        bus = self._bus
+        for notice in list(bus.ends[self._own]):
+            stores = [message for message, _ in bus.waiting[self._own]] + bus.under_way[self._own]
+            if not any(one.call.origin.association_id == notice.origin.association_id for one in stores):
+                bus.ends[self._own].remove(notice)
+                await handler.noticed(notice)
 
 
 async def _try(handler: RelayHandler, message: StoreMessage, payload: bytes) -> Exception | None:
@@ -129,7 +151,10 @@ async def _try(handler: RelayHandler, message: StoreMessage, payload: bytes) -> 
         return error
 
 
-async def _staged(call: Call, data: AsyncIterable[bytes]) -> tuple[StoreMessage, bytes]:
+async def _staged(
+    call: Call, data: AsyncIterable[bytes], accepted_at: datetime | None = None
+) -> tuple[StoreMessage, bytes]:
     payload = b"".join([block async for block in data])
     digest = hashlib.sha256(payload).hexdigest()
-    return StoreMessage(call, uuid.uuid4().hex, len(payload), digest), payload
+    message = StoreMessage(call, uuid.uuid4().hex, len(payload), digest, accepted_at=accepted_at)
+    return message, payload

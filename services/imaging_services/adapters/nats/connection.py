@@ -3,8 +3,9 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
 
 import jwt
 import nats
@@ -28,6 +29,8 @@ log = structlog.get_logger(__name__)
 # JetStream API error codes (nats-server errors.json) that mean "full".
 _FULL = {10023, 10047, 10077, 10122, 10028}
 _SILENCE = 30.0
+_LOOK = 0.5  # seconds between looks at the connection
+_T = TypeVar("_T")
 
 
 @asynccontextmanager
@@ -95,6 +98,20 @@ def nats_errors(doing: str) -> Iterator[None]:
         raise BackendUnavailable(f"{doing}: {error.description or error}") from error
     except nats.errors.Error as error:
         raise BackendUnavailable(f"{doing}: {type(error).__name__} {error}") from error
+
+
+async def while_connected(client: Client, waiting: Awaitable[_T], reconnects: int | None = None) -> _T:
+    """Wait for an answer. Raises nats-py's ``TimeoutError`` soon after its connection was lost and restored, since
+    then it will not come any more. ``reconnects`` is the client's count at the time of asking, when that was before."""
+    before = client.stats["reconnects"] if reconnects is None else reconnects
+    task = asyncio.ensure_future(waiting)
+    try:
+        while not (await asyncio.wait({task}, timeout=_LOOK))[0]:
+            if client.stats["reconnects"] != before:
+                raise NatsTimeout
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def _url(server: str, tls: bool) -> str:

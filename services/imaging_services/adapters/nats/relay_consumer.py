@@ -1,9 +1,10 @@
-"""Emptying the work queue: each store goes to the handler, and leaves the queue only when it is safe."""
+"""Emptying the work queue: each message goes to the handler, and leaves the queue only when it is safe."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -14,6 +15,7 @@ from nats.js import JetStreamContext, api
 
 from imaging_services.adapters.nats.connection import nats_errors
 from imaging_services.adapters.nats.relay_dead_letters import bury
+from imaging_services.adapters.nats.relay_ends import AssociationEnds
 from imaging_services.adapters.nats.relay_objects import ObjectBucket
 from imaging_services.adapters.nats.relay_order import Version, VersionOrder
 from imaging_services.adapters.nats.relay_pull import Pull
@@ -21,10 +23,10 @@ from imaging_services.adapters.nats.relay_settings import RelaySettings
 from imaging_services.adapters.nats.relay_streams import ensure_relay
 from imaging_services.domain.errors import (
     BackendUnavailable,
-    Conflict,
     DeadlineExceeded,
     InvalidInput,
     RetryableError,
+    Superseded,
 )
 from imaging_services.domain.relay.checked import checked, single
 from imaging_services.domain.relay.disposition import failure_of
@@ -46,15 +48,20 @@ class StoreConsumer:
         self._working: set[asyncio.Task[None]] = set()
         self._away_since: float | None = None
         self._order = VersionOrder()
+        self._ends = AssociationEnds(js, self._subjects, handler, lambda: self._away_since is not None)
 
     async def run(self) -> None:
         """Consume until cancelled; then what is at work is finished, or given back after the drain time."""
-        while True:
-            try:
-                await self._consume()
-            except RetryableError as error:
-                log.warning("relay consumer interrupted", stream=self._subjects.stream, error=str(error))
-                await asyncio.sleep(1)
+        renewing = asyncio.create_task(self._ends.renew())
+        try:
+            while True:
+                try:
+                    await self._consume()
+                except RetryableError as error:
+                    log.warning("relay consumer interrupted", stream=self._subjects.stream, error=str(error))
+                    await asyncio.sleep(1)
+        finally:
+            renewing.cancel()
 
     async def _consume(self) -> None:
         settings = self._settings
@@ -96,12 +103,12 @@ class StoreConsumer:
     async def _work(self, message: Msg, pull: Pull) -> None:
         try:
             async with self._in_progress(message):
-                await self._settle(message, pull)
+                await (self._ends.settle(message) if self._ends.is_end(message) else self._settle(message, pull))
         except asyncio.CancelledError:
             await message.nak()
             raise
         except Exception as error:  # noqa: BLE001 - not acknowledged, so it is delivered again after the ack wait
-            log.warning("relayed store left for redelivery", stream=self._subjects.stream, error=repr(error))
+            log.warning("relayed message left for redelivery", stream=self._subjects.stream, error=repr(error))
         finally:
             pull.done(message)
 
@@ -112,7 +119,9 @@ class StoreConsumer:
             await self._failed(message, error, pull)
             return
         instance, order = store.call.command.sop_instance_uid, self._order
-        version = Version(instance, store.message, message.metadata.timestamp, store.digest)
+        accepted_at = store.accepted_at or message.metadata.timestamp
+        store = replace(store, accepted_at=accepted_at)
+        version = Version(instance, store.message, accepted_at, store.digest)
         async with order.turn(instance):
             if (wait := order.wait(version)) is not None:
                 order.waits(version, wait)
@@ -132,7 +141,7 @@ class StoreConsumer:
         if self._order.is_stored(version):
             return None
         if (newer := self._order.newer(version)) is not None:
-            return Conflict(f"a version sent at {newer.sent_at:%H:%M:%S}, later than this one, is stored already")
+            return Superseded(f"a version sent at {newer.sent_at:%H:%M:%S}, later than this one, is stored already")
         data = partial(self._bucket.read, store.object_name) if store.object_name else single(message.data)
         try:
             answer = await self._handler.store(store, checked(store, data))

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import unquote
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -10,14 +11,23 @@ from nats.js import JetStreamContext, api
 from nats.js.errors import NotFoundError
 
 from imaging_services.adapters.nats.connection import nats_errors
-from imaging_services.domain.errors import NotFound
+from imaging_services.domain.errors import NotFound, Superseded
+from imaging_services.domain.relay.messages import (
+    H_ACCEPTED,
+    H_ASSOCIATION,
+    H_CALLING,
+    H_ERROR,
+    H_OBJECT,
+    H_SIZE,
+    H_SOP_CLASS,
+    H_SOP_INSTANCE,
+)
 from imaging_services.domain.relay.subjects import RelaySubjects
 
 _REASON = "Imaging-Reason"
-_ERROR = "Imaging-Error"
 _TRIES = "Imaging-Tries"
 _FAILED_AT = "Imaging-Failed-At"
-_ADDED = (_REASON, _ERROR, _TRIES, _FAILED_AT)
+_ADDED = (_REASON, H_ERROR, _TRIES, _FAILED_AT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,14 @@ class RelayDeadLetter:
     object_name: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """How many dead letters were put back, and how many were left out because a later version is there."""
+
+    put_back: int
+    superseded: int = 0
+
+
 async def bury(js: JetStreamContext, subjects: RelaySubjects, message: Msg, error: Exception, tries: int) -> None:
     """Keep a message among the dead letters, after ``tries``. Its publish may be repeated; it is kept once.
 
@@ -46,12 +64,14 @@ async def bury(js: JetStreamContext, subjects: RelaySubjects, message: Msg, erro
     metadata = message.metadata
     headers |= {
         _REASON: str(error) or type(error).__name__,
-        _ERROR: type(error).__name__,
+        H_ERROR: type(error).__name__,
+        # It stays as old as it is when it is put back.
+        H_ACCEPTED: headers.get(H_ACCEPTED) or metadata.timestamp.isoformat(),
         _TRIES: str(tries),
         _FAILED_AT: datetime.now(UTC).isoformat(),
         api.Header.MSG_ID: f"{metadata.stream}.{metadata.sequence.stream}.{metadata.timestamp.timestamp()}",
     }
-    subject = subjects.dead_letters(headers.get("Imaging-Object"))
+    subject = subjects.dead_letters(headers.get(H_OBJECT))
     with nats_errors("keeping a dead letter"):
         await js.publish(subject, message.data, headers=headers, stream=subjects.dead_letter_stream)
 
@@ -68,37 +88,46 @@ async def list_relay_dead_letters(
 
 async def redrive_relay(
     client: Client, root: str, channel: str, sequences: Sequence[int] | None = None, *, domain: str | None = None
-) -> int:
-    """Put dead letters (all, or those of ``sequences``) back into the work queue; returns how many.
+) -> Redriven:
+    """Put dead letters (all, or those of ``sequences``) back into the work queue.
 
-    Raises ``NotFound`` for a sequence that is no dead letter, ``OutOfResources`` when the queue is full.
+    Each stays as old as it was, so that it replaces no version that came later. One that was given up on for that
+    reason is left out, unless ``sequences`` names it: then it counts as sent now. Raises ``NotFound`` for a sequence
+    that is no dead letter, ``OutOfResources`` when the queue is full.
     """
     subjects = RelaySubjects(root, channel)
     js = client.jetstream(domain=domain)
-    count = 0
-    if sequences is None:
-        last = await _last(js, subjects)
-        async for raw in _letters(js, subjects, 1):
-            if raw.seq is None or raw.seq > last:
-                break  # failed again meanwhile
+    if sequences is not None:
+        for sequence in sequences:
+            await _put_back(js, subjects, await _get(js, subjects, sequence))
+        return Redriven(len(sequences))
+    put_back = superseded = 0
+    last = await _last(js, subjects)
+    async for raw in _letters(js, subjects, 1):
+        if raw.seq is None or raw.seq > last:
+            break  # failed again meanwhile
+        if _is_superseded(raw):
+            superseded += 1
+        else:
             await _put_back(js, subjects, raw)
-            count += 1
-        return count
-    for sequence in sequences:
-        await _put_back(js, subjects, await _get(js, subjects, sequence))
-        count += 1
-    return count
+            put_back += 1
+    return Redriven(put_back, superseded)
+
+
+def _is_superseded(raw: api.RawStreamMsg) -> bool:
+    return (raw.headers or {}).get(H_ERROR) == Superseded.__name__
 
 
 async def _put_back(js: JetStreamContext, subjects: RelaySubjects, raw: api.RawStreamMsg) -> None:
     headers = raw.headers or {}
     again = {name: value for name, value in _own(headers).items() if name not in _ADDED}
+    if _is_superseded(raw):
+        again.pop(H_ACCEPTED, None)
     # A new id: the first one may still be in the de-duplication window, and would be swallowed.
     again[api.Header.MSG_ID] = f"redrive.{raw.seq}.{headers.get(_FAILED_AT, '')}"
     with nats_errors("putting a dead letter back"):
-        await js.publish(
-            subjects.store(headers.get("Imaging-Object")), raw.data or b"", headers=again, stream=subjects.stream
-        )
+        subject = subjects.store(headers.get(H_ASSOCIATION, "none"), headers.get(H_OBJECT))
+        await js.publish(subject, raw.data or b"", headers=again, stream=subjects.stream)
         assert raw.seq is not None
         await js.delete_msg(subjects.dead_letter_stream, raw.seq)
 
@@ -142,12 +171,12 @@ def _letter(raw: api.RawStreamMsg, channel: str) -> RelayDeadLetter:
         sequence=raw.seq or 0,
         channel=channel,
         reason=headers.get(_REASON, ""),
-        error=headers.get(_ERROR, ""),
+        error=headers.get(H_ERROR, ""),
         tries=int(headers.get(_TRIES, "0")),
         failed_at=datetime.fromisoformat(failed_at) if failed_at else datetime.fromtimestamp(0, UTC),
-        sop_class_uid=headers.get("Imaging-SOP-Class", ""),
-        sop_instance_uid=headers.get("Imaging-SOP-Instance", ""),
-        calling_ae_title=headers.get("Imaging-Calling-AE", ""),
-        size=int(headers.get("Imaging-Size", "0")),
-        object_name=headers.get("Imaging-Object"),
+        sop_class_uid=headers.get(H_SOP_CLASS, ""),
+        sop_instance_uid=headers.get(H_SOP_INSTANCE, ""),
+        calling_ae_title=unquote(headers.get(H_CALLING, "")),
+        size=int(headers.get(H_SIZE, "0")),
+        object_name=headers.get(H_OBJECT),
     )

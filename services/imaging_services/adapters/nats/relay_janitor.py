@@ -27,9 +27,9 @@ async def sweep(js: JetStreamContext, subjects: RelaySubjects, max_age: float, t
     # A message moves between the two at any time, by giving up and by redriving, and is written to its new place
     # before it leaves the old one: looking at one of them twice sees it in either.
     for stream, subject in (
-        (subjects.dead_letter_stream, subjects.dead_letters("")),
-        (subjects.stream, subjects.store("")),
-        (subjects.dead_letter_stream, subjects.dead_letters("")),
+        (subjects.dead_letter_stream, subjects.dead_letters("*")),
+        (subjects.stream, subjects.store("*", "*")),
+        (subjects.dead_letter_stream, subjects.dead_letters("*")),
     ):
         old -= await _named(js, stream, subject)
     for name in old:
@@ -51,10 +51,9 @@ async def keep_clean(js: JetStreamContext, subjects: RelaySubjects, max_age: flo
 
 
 async def _named(js: JetStreamContext, stream: str, subject: str) -> set[str]:
-    prefix = f"{subject}."
     with nats_errors("listing the relay's objects in use"):
-        state = (await js.stream_info(stream, subjects_filter=f"{prefix}*")).state
-    names = {name.removeprefix(prefix) for name in (state.subjects or {})}
+        state = (await js.stream_info(stream, subjects_filter=subject)).state
+    names = {name.rpartition(".")[2] for name in (state.subjects or {})}
     if len(names) >= _LISTING:
         raise RetryableError(f"more than {_LISTING} objects in use in {stream}, the listing is cut short")
     return names

@@ -6,16 +6,17 @@ import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext, api
 from nats.js.errors import NoStreamResponseError
 
-from imaging_services.adapters.nats.connection import nats_errors
-from imaging_services.adapters.nats.relay_inbox import Inbox, open_inbox
+from imaging_services.adapters.nats.connection import nats_errors, while_connected
+from imaging_services.adapters.nats.liveness import Exchange
+from imaging_services.adapters.nats.relay_inbox import open_inbox
 from imaging_services.adapters.nats.relay_settings import RelaySettings
 from imaging_services.adapters.nats.relay_staging import Staged, Staging
 from imaging_services.adapters.nats.relay_streams import ensure_relay
@@ -50,8 +51,9 @@ from imaging_services.domain.relay.negotiation import decode_outcome, encode_req
 log = structlog.get_logger(__name__)
 
 _CREDIT_EVERY = 32  # responses taken between two notices to the far side
-_LOOK = 0.5  # seconds between looks at the connection
 _HEADER_ROOM = 32 * 1024
+_TAKEN_SECONDS = 5.0  # in which the far side says that it has taken a request, whatever the work takes then
+_BUSY_PAUSES = (0.1, 0.25, 0.5, 1.0)  # seconds between tries of a request that has no room; the last repeats
 _CONFIRMED_INLINE = 1024 * 1024  # core NATS has no flow control: waiting messages must stay small
 
 
@@ -77,7 +79,14 @@ class NatsRelayLink:
         js = client.jetstream(domain=self._settings.send_domain)
         limit = min(self._settings.inline_limit, client.max_payload - _HEADER_ROOM)
         async with self._staged(js, call, data, limit) as (message, staged):
-            await self._publish(js, message, staged)
+            subject = self._subjects.store(call.origin.association_id, message.object_name)
+            try:
+                await self._publish(js, subject, staged.payload, message.headers(), message.message)
+            except OutOfResources:
+                # Refused for certain, so no message names the object; after any other error one may.
+                if staged.object_name:
+                    await staged.bucket.discard(staged.object_name)
+                raise
 
     async def store_confirmed(self, call: Call, data: AsyncIterable[bytes]) -> StoreAnswer:
         """See the port."""
@@ -130,6 +139,12 @@ class NatsRelayLink:
         except ImagingError as error:
             log.debug("association not announced", state=notice.state, error=str(error))
 
+    async def finish(self, notice: AssociationNotice) -> None:
+        """See the port."""
+        association_id = notice.origin.association_id
+        js = self._client().jetstream(domain=self._settings.send_domain)
+        await self._publish(js, self._subjects.end(association_id), b"", notice.headers(), f"{association_id}.end")
+
     @asynccontextmanager
     async def _staged(
         self, js: JetStreamContext, call: Call, data: AsyncIterable[bytes], limit: int
@@ -151,37 +166,34 @@ class NatsRelayLink:
                 staged,
             )
 
-    async def _publish(self, js: JetStreamContext, message: StoreMessage, staged: Staged) -> None:
-        headers = message.headers() | {api.Header.MSG_ID: message.message}
+    async def _publish(
+        self, js: JetStreamContext, subject: str, payload: bytes, headers: dict[str, str], message_id: str
+    ) -> None:
+        """Put a message into the work queue, once: the server recognises ``message_id``."""
+        headers = headers | {api.Header.MSG_ID: message_id}
         deadline, created = time.monotonic() + self._silence, False
-        try:
-            while True:
-                try:
-                    with nats_errors("publishing a store"):
-                        publishing = js.publish(
-                            self._subjects.store(message.object_name),
-                            staged.payload,
-                            headers=dict(headers),
-                            stream=self._subjects.stream,
-                            timeout=max(self._silence / 3, 0.1),
-                        )
-                        await _while_connected(self._client(), publishing)
-                        return
-                except DeadlineExceeded:
-                    # The same id again: the server keeps one of them.
-                    self._client()
-                    if time.monotonic() > deadline:
-                        raise
-                except BackendUnavailable as error:
-                    if created or not isinstance(error.__cause__, NoStreamResponseError):
-                        raise
-                    settings, created = self._settings, True
-                    await ensure_relay(js, self._subjects, settings.stream_max_bytes, settings.stream_replicas)
-        except OutOfResources:
-            # Refused for certain, so no message names the object; after any other error one may.
-            if staged.object_name:
-                await staged.bucket.discard(staged.object_name)
-            raise
+        while True:
+            try:
+                with nats_errors("publishing to the relay's stream"):
+                    publishing = js.publish(
+                        subject,
+                        payload,
+                        headers=dict(headers),
+                        stream=self._subjects.stream,
+                        timeout=max(self._silence / 3, 0.1),
+                    )
+                    await while_connected(self._client(), publishing)
+                    return
+            except DeadlineExceeded:
+                # The same id again: the server keeps one of them.
+                self._client()
+                if time.monotonic() > deadline:
+                    raise
+            except BackendUnavailable as error:
+                if created or not isinstance(error.__cause__, NoStreamResponseError):
+                    raise
+                settings, created = self._settings, True
+                await ensure_relay(js, self._subjects, settings.stream_max_bytes, settings.stream_replicas)
 
     @asynccontextmanager
     async def _replies(
@@ -190,20 +202,26 @@ class NatsRelayLink:
         client = self._client()
         with nats_errors(f"asking {subject}"):
             async with open_inbox(client) as inbox:
-                await client.publish(subject, payload, reply=inbox.subject, headers=headers)
-                yield self._each_reply(subject, inbox)
+                taken = min(_TAKEN_SECONDS, self._silence)
+                exchange = Exchange(client, subject, inbox, taken=taken, silence=self._silence)
+                await exchange.ask(payload, headers)
+                yield self._each_reply(subject, exchange, partial(exchange.ask, payload, headers))
 
-    async def _each_reply(self, subject: str, inbox: Inbox) -> AsyncIterator[_Reply]:
-        expected = 0
+    async def _each_reply(
+        self, subject: str, exchange: Exchange, ask: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[_Reply]:
+        expected = busy = 0
+        deadline = time.monotonic() + self._silence
         while True:
-            try:
-                message = await inbox.next(self._silence)
-            except NatsTimeout:
-                raise DeadlineExceeded(f"{subject}: the far side was silent for {self._silence:g} s") from None
-            reply = _reply(subject, message)
-            if reply.kind is ReplyKind.WORKING:
+            reply = _reply(subject, await exchange.answer())
+            if reply.kind is ReplyKind.BUSY:
+                if time.monotonic() > deadline:
+                    raise OutOfResources(f"{subject}: the far side had no room for {self._silence:g} s")
+                await asyncio.sleep(_BUSY_PAUSES[min(busy, len(_BUSY_PAUSES) - 1)])
+                busy += 1
+                await ask()
                 continue
-            if (sequence := number(message.headers or {}, H_SEQUENCE)) != expected:
+            if (sequence := number(reply.message.headers or {}, H_SEQUENCE)) != expected:
                 raise BackendUnavailable(f"{subject}: reply {sequence} came where {expected} was due")
             expected += 1
             yield reply
@@ -211,24 +229,8 @@ class NatsRelayLink:
                 return
 
 
-async def _while_connected(client: Client, publishing: Awaitable[api.PubAck]) -> None:
-    """Wait for the acknowledgement. Raises nats-py's ``TimeoutError`` soon after its connection was lost and restored:
-    it will not come any more."""
-    reconnects, task = client.stats["reconnects"], asyncio.ensure_future(publishing)
-    try:
-        while not (await asyncio.wait({task}, timeout=_LOOK))[0]:
-            if client.stats["reconnects"] != reconnects:
-                raise NatsTimeout
-        task.result()
-    finally:
-        task.cancel()
-
-
 def _reply(subject: str, message: Msg) -> _Reply:
     headers = message.headers or {}
-    if headers.get("Status") == "503":
-        log.warning("nobody listens at the far side", subject=subject)
-        raise BackendUnavailable(f"nobody listens on {subject}")
     try:
         kind = ReplyKind(header(headers, H_KIND))
     except ValueError as error:

@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, NotFoundError
 
-from imaging_services.adapters.nats.connection import nats_errors
+from imaging_services.adapters.nats.connection import nats_errors, while_connected
 from imaging_services.adapters.nats.relay_inbox import Inbox, open_inbox
 from imaging_services.domain.errors import BackendUnavailable, ImagingError, NotFound
 
@@ -113,6 +113,8 @@ class ObjectBucket:
     async def read(self, name: str) -> AsyncIterator[bytes]:
         """The object's chunks. Raises ``NotFound`` when there is no such object, or a RetryableError."""
         with nats_errors("reading from the relay's bucket"):
+            client = self._js._nc
+            reconnects = client.stats["reconnects"]
             remaining = await self._count(name)
             reader = f"read-{secrets.token_hex(10)}"
             await self._js.add_consumer(
@@ -128,7 +130,9 @@ class ObjectBucket:
             subscription = await self._js.pull_subscribe_bind(consumer=reader, stream=self._stream)
             try:
                 while remaining > 0:
-                    for message in await subscription.fetch(min(_WINDOW, remaining), timeout=self._timeout):
+                    # The server has forgotten the reader when it comes back.
+                    fetching = subscription.fetch(min(_WINDOW, remaining), timeout=self._timeout)
+                    for message in await while_connected(client, fetching, reconnects):
                         remaining -= 1
                         yield message.data
             finally:

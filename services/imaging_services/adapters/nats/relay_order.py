@@ -1,8 +1,9 @@
 """The order of the versions of one instance: a modality that sends an instance again means the last one.
 
 Many stores are at work at a time, some are tried again later, and what was in hand when NATS or a receiver died is
-delivered again after what came since. Within one receiving process the following keeps an older version from
-replacing a newer one; several processes that empty one queue together do not know of each other.
+delivered again after what came since. Within one receiving process the following has a newer version wait for an older
+one, and keeps an older one from replacing a newer. Of processes that empty one queue together, none knows of the
+others' versions: there the manifest refuses the older one (migration 0004).
 """
 
 import asyncio

@@ -3,15 +3,17 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from imaging_services.adapters.nats.connection import nats_errors
+from imaging_services.adapters.nats.liveness import Room, SignsOfLife, open_signs
 from imaging_services.adapters.nats.relay_objects import ObjectBucket
 from imaging_services.adapters.nats.relay_settings import RelaySettings
 from imaging_services.domain.dicom.dimse import DimseResponse
@@ -39,6 +41,12 @@ from imaging_services.domain.relay.ports import RelayHandler
 log = structlog.get_logger(__name__)
 
 _CREDIT = 128  # responses sent ahead of what the near side has taken
+_STORES_WAITING = 4  # confirmed stores at work or waiting, for each one that may be at work
+_REQUESTS = 256  # other requests under way
+_NOTICES = 1024  # notices of associations under way; one that is lost is repeated
+_REQUEST_BYTES = 64 * 1024 * 1024  # what they may hold
+
+Work = Callable[[Msg, SignsOfLife], Awaitable[None]]
 
 
 class Responder:
@@ -51,37 +59,54 @@ class Responder:
         self._subjects = settings.receives
         self._bucket = ObjectBucket(js, self._subjects.bucket, settings.silence_seconds)
         self._stores = asyncio.Semaphore(settings.max_in_flight)
+        self._room_for_stores = Room(_STORES_WAITING * settings.max_in_flight, settings.max_in_flight_bytes)
+        self._room_for_requests = Room(_REQUESTS, _REQUEST_BYTES)
+        self._room_for_notices = Room(_NOTICES, _REQUEST_BYTES)
 
     async def run(self) -> None:
-        """Serve until cancelled; what is at work is cancelled with it, and the near sides are told."""
-        group = self._subjects.worker
-        async with asyncio.TaskGroup() as tasks:
+        """Serve until cancelled; what is at work is cancelled with it, and the near sides notice that."""
+        subjects, group = self._subjects, self._subjects.worker
+        async with AsyncExitStack() as stack:
+            with nats_errors("subscribing to the relay"):
+                signs = await stack.enter_async_context(open_signs(self._client))
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
 
-            def spawn(work: Callable[[Msg], Awaitable[None]]) -> Callable[[Msg], Awaitable[None]]:
+            def spawn(room: Room, work: Work) -> Callable[[Msg], Awaitable[None]]:
                 async def callback(message: Msg) -> None:
-                    tasks.create_task(self._guarded(work, message))
+                    if room.take(len(message.data)):
+                        task = tasks.create_task(self._guarded(work, message, signs))
+                        task.add_done_callback(lambda _: room.give(len(message.data)))
+                    else:
+                        await self._refuse(message)
 
                 return callback
 
             with nats_errors("subscribing to the relay"):
-                subscriptions = [
-                    await self._client.subscribe(self._subjects.confirm, group, spawn(self._confirm)),
-                    await self._client.subscribe(self._subjects.request, group, spawn(self._serve)),
-                    await self._client.subscribe(self._subjects.negotiate, group, spawn(self._negotiate)),
-                    await self._client.subscribe(self._subjects.association, cb=spawn(self._notice)),
-                ]
+                for subject, queue, room, work in (
+                    (subjects.confirm, group, self._room_for_stores, self._confirm),
+                    (subjects.request, group, self._room_for_requests, self._serve),
+                    (subjects.negotiate, group, self._room_for_requests, self._negotiate),
+                    (subjects.association, "", self._room_for_notices, self._notice),
+                ):
+                    subscription = await self._client.subscribe(subject, queue, spawn(room, work))
+                    stack.push_async_callback(self._unsubscribe, subscription)
                 await self._client.flush()
                 self.subscribed.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                if not self._client.is_closed:
-                    for subscription in subscriptions:
-                        await subscription.unsubscribe()
+            await asyncio.Event().wait()
 
-    async def _guarded(self, work: Callable[[Msg], Awaitable[None]], message: Msg) -> None:
+    async def _unsubscribe(self, subscription: Subscription) -> None:
+        if not self._client.is_closed:
+            await subscription.unsubscribe()
+
+    async def _refuse(self, message: Msg) -> None:
+        """There is no room: the near side asks again. A notice has no reply subject, and comes again by itself."""
+        log.debug("no room for a relayed message", subject=message.subject)
+        if message.reply:
+            await self._client.publish(message.reply, headers={H_KIND: ReplyKind.BUSY})
+
+    async def _guarded(self, work: Work, message: Msg, signs: SignsOfLife) -> None:
         try:
-            await work(message)
+            await work(message, signs)
         except Exception as error:  # noqa: BLE001 - one message must not end the service; the near side is answered
             log.warning("relayed message failed", subject=message.subject, error=f"{type(error).__name__}: {error}")
             await self._fail(message, error)
@@ -93,10 +118,9 @@ class Responder:
         headers = {H_KIND: ReplyKind.FAILED, H_ERROR: name}
         await self._client.publish(message.reply, str(error).encode(), headers=headers)
 
-    async def _confirm(self, message: Msg) -> None:
-        headers = message.headers or {}
-        store = StoreMessage.from_headers(headers)
-        async with self._working(message), self._stores:
+    async def _confirm(self, message: Msg, signs: SignsOfLife) -> None:
+        store = StoreMessage.from_headers(message.headers or {})
+        async with _working(message, signs), self._stores:
             data = partial(self._bucket.read, store.object_name) if store.object_name else single(message.data)
             answer = await self._handler.store(store, checked(store, data))
         command = store.call.command.response(answer.status, error_comment=answer.error_comment)
@@ -105,17 +129,17 @@ class Responder:
             headers={H_KIND: ReplyKind.END, H_SEQUENCE: "0", H_COMMAND: encode_command(command)},
         )
 
-    async def _negotiate(self, message: Msg) -> None:
+    async def _negotiate(self, message: Msg, signs: SignsOfLife) -> None:
         request = decode_request(message.data)
-        async with self._working(message):
+        async with _working(message, signs):
             outcome = await self._handler.negotiate(request)
         headers = {H_KIND: ReplyKind.END, H_SEQUENCE: "0"}
         await self._client.publish(message.reply, encode_outcome(outcome), headers=headers)
 
-    async def _notice(self, message: Msg) -> None:
+    async def _notice(self, message: Msg, _: SignsOfLife) -> None:
         await self._handler.noticed(AssociationNotice.from_headers(message.headers or {}))
 
-    async def _serve(self, message: Msg) -> None:
+    async def _serve(self, message: Msg, signs: SignsOfLife) -> None:
         headers = message.headers or {}
         call = Call.from_headers(headers)
         caller = _Caller(_silence(headers))
@@ -123,7 +147,7 @@ class Responder:
         subscription = await self._client.subscribe(control, cb=caller.heard)
         responses = self._handler.serve(call, message.data if call.command.has_data_set else None)
         try:
-            async with self._working(message):
+            async with _working(message, signs):
                 answering = asyncio.create_task(self._answer(message, responses, caller))
                 leaving = asyncio.create_task(caller.left())
                 try:
@@ -152,22 +176,10 @@ class Responder:
             sequence += 1
         await self._client.publish(message.reply, headers={H_KIND: ReplyKind.END, H_SEQUENCE: str(sequence)})
 
-    @asynccontextmanager
-    async def _working(self, message: Msg) -> AsyncIterator[None]:
-        """Say that work is under way, at once and at intervals, so that the near side's time-out counts silence."""
-        every = _silence(message.headers or {}) / 3
 
-        async def say() -> None:
-            while True:
-                if self._client.is_connected:
-                    await self._client.publish(message.reply, headers={H_KIND: ReplyKind.WORKING})
-                await asyncio.sleep(every)
-
-        task = asyncio.create_task(say())
-        try:
-            yield
-        finally:
-            task.cancel()
+def _working(message: Msg, signs: SignsOfLife) -> AbstractAsyncContextManager[None]:
+    """Say that work is under way, at once and at intervals, so that the near side's time-out counts silence."""
+    return signs.given(message.reply, _silence(message.headers or {}) / 3)
 
 
 class _Caller:

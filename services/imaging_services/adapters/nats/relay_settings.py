@@ -1,11 +1,8 @@
 """Settings of the DIMSE relay over NATS, and the environment variables they come from."""
 
-from pathlib import Path
+from pydantic import BaseModel, ConfigDict, Field
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
-
-from imaging_services.adapters.nats.settings import NatsSettings
-from imaging_services.domain.errors import SettingsError
+from imaging_services.adapters.nats.settings import NatsSettings, RelayConnection
 from imaging_services.domain.relay.subjects import RelaySubjects, other_channel
 
 
@@ -47,22 +44,9 @@ class RelaySettings(BaseModel):
         return self.nats.reply_timeout_seconds
 
 
-class RelayVariables(BaseModel):
+class RelayVariables(RelayConnection):
     """The ``DIMSE_NATS_*`` variables and the relay's own: mix into an app's ``Settings``."""
 
-    DIMSE_NATS_URL: str | None = Field(
-        default=None, description="NATS server, or several separated by commas; a missing scheme means nats://"
-    )
-    DIMSE_NATS_TLS_ENABLED: bool = Field(default=False, description="TLS towards NATS; certificates are verified")
-    DIMSE_NATS_TLS_CA_FILE: Path | None = Field(
-        default=None, description="PEM file of the authorities to trust instead of the system's"
-    )
-    DIMSE_NATS_TLS_CERT_FILE: Path | None = Field(default=None, description="PEM client certificate")
-    DIMSE_NATS_TLS_KEY_FILE: Path | None = Field(default=None, description="PEM key of the client certificate")
-    DIMSE_NATS_AUTH_TOKEN: SecretStr | None = Field(
-        default=None, description="JWT: sent as password; the user is the last part of its sub claim"
-    )
-    DIMSE_NATS_SUBJECT_ROOT: str = Field(default="DIMSE", description="first token of all subjects")
     DIMSE_NATS_SUBJECT_CHANNEL: str = Field(default="A", description="own channel, A or B; the other end has the other")
     DIMSE_NATS_REPLY_TIMEOUTSECONDS: float = Field(
         default=60, gt=0, description="silence of the other end or of NATS after which a request has failed, seconds"
@@ -114,22 +98,11 @@ class RelayVariables(BaseModel):
 
     def relay(self, name: str, drain_seconds: float) -> RelaySettings:
         """The relay's settings; ``name`` shows in the server's monitoring. Raises ``SettingsError``."""
-        if not self.DIMSE_NATS_URL:
-            raise SettingsError("DIMSE_NATS_URL is not set: the relay needs a NATS server with JetStream")
+        nats = self.relay_nats(name, reply_timeout_seconds=self.DIMSE_NATS_REPLY_TIMEOUTSECONDS)
         other_channel(self.DIMSE_NATS_SUBJECT_CHANNEL)
         RelaySubjects(self.DIMSE_NATS_SUBJECT_ROOT, self.DIMSE_NATS_SUBJECT_CHANNEL)
         return RelaySettings(
-            nats=NatsSettings(
-                url=self.DIMSE_NATS_URL,
-                tls_enabled=self.DIMSE_NATS_TLS_ENABLED,
-                tls_ca_file=self.DIMSE_NATS_TLS_CA_FILE,
-                tls_cert_file=self.DIMSE_NATS_TLS_CERT_FILE,
-                tls_key_file=self.DIMSE_NATS_TLS_KEY_FILE,
-                auth_token=self.DIMSE_NATS_AUTH_TOKEN,
-                subject_root=self.DIMSE_NATS_SUBJECT_ROOT,
-                reply_timeout_seconds=self.DIMSE_NATS_REPLY_TIMEOUTSECONDS,
-                name=name,
-            ),
+            nats=nats,
             channel=self.DIMSE_NATS_SUBJECT_CHANNEL,
             inline_limit=self.DIMSE_INLINE_LIMIT,
             stream_max_bytes=self.DIMSE_STREAM_MAX_BYTES,

@@ -67,8 +67,8 @@ def _wider(one: int | None, other: int | None) -> int:
 def _work_queue(subjects: RelaySubjects, max_bytes: int, replicas: int) -> api.StreamConfig:
     return api.StreamConfig(
         name=subjects.stream,
-        description="C-STOREs on their way; each leaves when it is safe at the other end",
-        subjects=[subjects.store(), subjects.store("*")],
+        description="C-STOREs on their way, and ends of associations; each leaves when it is safe at the other end",
+        subjects=subjects.queued,
         retention=api.RetentionPolicy.WORK_QUEUE,
         storage=api.StorageType.FILE,
         # A full stream refuses the newest: dropping the oldest would lose what was acknowledged.

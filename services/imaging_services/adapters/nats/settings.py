@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr
 
@@ -29,6 +29,61 @@ class NatsSettings(BaseModel):
     )
     reply_timeout_seconds: float = Field(default=60, gt=0, description="wait for a reply, seconds")
     name: str = Field(default="imaging", description="connection name shown by the server's monitoring")
+
+
+def connection_settings(variables: BaseModel, prefix: str, name: str, **more: Any) -> NatsSettings:
+    """The connection whose variables begin with ``prefix``; ``name`` shows in the server's monitoring."""
+    fields = ("tls_enabled", "tls_ca_file", "tls_cert_file", "tls_key_file", "auth_token", "subject_root")
+    values = {field: getattr(variables, prefix + field.upper()) for field in fields}
+    return NatsSettings(url=getattr(variables, f"{prefix}URL"), name=name, **values, **more)
+
+
+class RelayConnection(BaseModel):
+    """The NATS server of the DIMSE relay: mix into ``Settings``."""
+
+    DIMSE_NATS_URL: str | None = Field(
+        default=None, description="NATS server, or several separated by commas; a missing scheme means nats://"
+    )
+    DIMSE_NATS_TLS_ENABLED: bool = Field(default=False, description="TLS towards NATS; certificates are verified")
+    DIMSE_NATS_TLS_CA_FILE: Path | None = Field(
+        default=None, description="PEM file of the authorities to trust instead of the system's"
+    )
+    DIMSE_NATS_TLS_CERT_FILE: Path | None = Field(default=None, description="PEM client certificate")
+    DIMSE_NATS_TLS_KEY_FILE: Path | None = Field(default=None, description="PEM key of the client certificate")
+    DIMSE_NATS_AUTH_TOKEN: SecretStr | None = Field(
+        default=None, description="JWT: sent as password; the user is the last part of its sub claim"
+    )
+    DIMSE_NATS_SUBJECT_ROOT: str = Field(default="DIMSE", description="first token of all subjects")
+
+    def relay_nats(self, name: str, **more: Any) -> NatsSettings:
+        """The connection's settings; ``name`` shows in the server's monitoring. Raises ``SettingsError``."""
+        if not self.DIMSE_NATS_URL:
+            raise SettingsError("DIMSE_NATS_URL is not set: the relay needs a NATS server with JetStream")
+        return connection_settings(self, "DIMSE_NATS_", name, **more)
+
+
+class BridgeConnection(BaseModel):
+    """The NATS server that event bridges share: mix into ``Settings``."""
+
+    NATS_URL: str | None = Field(
+        default=None, description="NATS server with JetStream that the hub and all edges share"
+    )
+    NATS_TLS_ENABLED: bool = Field(default=False, description="TLS towards it; certificates are verified")
+    NATS_TLS_CA_FILE: Path | None = Field(
+        default=None, description="PEM file of the authorities to trust instead of the system's"
+    )
+    NATS_TLS_CERT_FILE: Path | None = Field(default=None, description="PEM client certificate")
+    NATS_TLS_KEY_FILE: Path | None = Field(default=None, description="PEM key of the client certificate")
+    NATS_AUTH_TOKEN: SecretStr | None = Field(
+        default=None, description="JWT: sent as password; the user is the last part of its sub claim"
+    )
+    NATS_SUBJECT_ROOT: str = Field(default="events", description="first part of all subjects; the stream's name")
+
+    def bridge_nats(self, name: str) -> NatsSettings:
+        """The connection's settings; ``name`` shows in the server's monitoring. Raises ``SettingsError``."""
+        if not self.NATS_URL:
+            raise SettingsError("NATS_URL is not set: hub and edges share a NATS server with JetStream")
+        return connection_settings(self, "NATS_", name)
 
 
 class EventSettings(BaseModel):
@@ -63,16 +118,7 @@ class EventSettings(BaseModel):
         """The connection's settings; ``name`` shows in the server's monitoring. Raises ``SettingsError``."""
         if not self.EVENTS_NATS_URL:
             raise SettingsError("EVENTS_NATS_URL is not set: the event log needs a NATS server with JetStream")
-        return NatsSettings(
-            url=self.EVENTS_NATS_URL,
-            tls_enabled=self.EVENTS_NATS_TLS_ENABLED,
-            tls_ca_file=self.EVENTS_NATS_TLS_CA_FILE,
-            tls_cert_file=self.EVENTS_NATS_TLS_CERT_FILE,
-            tls_key_file=self.EVENTS_NATS_TLS_KEY_FILE,
-            auth_token=self.EVENTS_NATS_AUTH_TOKEN,
-            subject_root=self.EVENTS_NATS_SUBJECT_ROOT,
-            name=name,
-        )
+        return connection_settings(self, "EVENTS_NATS_", name)
 
 
 class EventLogSettings(EventSettings):

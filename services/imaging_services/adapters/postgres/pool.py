@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 Connection = AsyncConnection[tuple[Any, ...]]
 Pool = AsyncConnectionPool[Connection]
 
+_CONNECTING = "connecting to the manifest database"
+_TRUST = ": if the certificate is genuine, set DB_SSLROOTCERT to a PEM file of the authority that issued it"
 _RESTED_SECONDS = 2.0
 _FULL = (errors.DiskFull, errors.OutOfMemory, errors.TooManyConnections, errors.ConfigurationLimitExceeded)
 
@@ -44,12 +46,22 @@ async def open_pool(settings: PostgresSettings) -> AsyncIterator[Pool]:
     )
     await pool.open()
     try:
-        with database_errors("connecting to the manifest database"):
-            async with pool.connection() as connection:
-                await connection.execute("SELECT 1")
+        try:
+            with database_errors(_CONNECTING):
+                async with pool.connection() as connection:
+                    await connection.execute("SELECT 1")
+        except DeadlineExceeded:
+            await _say_why(settings)
+            raise
         yield pool
     finally:
         await pool.close()
+
+
+async def _say_why(settings: PostgresSettings) -> None:
+    """The pool only says that it has no connection; trying once by hand raises the reason."""
+    with database_errors(_CONNECTING):
+        await (await AsyncConnection.connect(conninfo(settings))).close()
 
 
 class _Check:
@@ -83,6 +95,8 @@ def conninfo(settings: PostgresSettings) -> str:
         dbname=settings.name,
         user=settings.user,
         password=settings.password.get_secret_value(),
+        sslmode=settings.ssl_mode,
+        sslrootcert=str(settings.ssl_root_cert) if settings.ssl_root_cert else None,
         application_name=settings.application_name,
         connect_timeout=5,
         keepalives_idle=10,
@@ -104,7 +118,8 @@ def database_errors(doing: str) -> Iterator[None]:
     except (errors.QueryCanceled, errors.LockNotAvailable, PoolTimeout) as error:
         raise DeadlineExceeded(f"{doing}: {_first_line(error)}") from error
     except psycopg.Error as error:
-        raise BackendUnavailable(f"{doing}: {_first_line(error)}") from error
+        todo = _TRUST if "certificate verify failed" in str(error) else ""
+        raise BackendUnavailable(f"{doing}: {_first_line(error)}{todo}") from error
 
 
 def _first_line(error: Exception) -> str:

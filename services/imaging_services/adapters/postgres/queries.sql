@@ -1,8 +1,9 @@
 -- Every fixed statement of the manifest, each with a name and a sentence. Searches are put together in search.py.
 
 -- name: record_batch
--- Record instances and queue events; returns the series that are another provider's, when nothing was recorded.
-SELECT uid, owner FROM record_batch(%(studies)s::jsonb, %(series)s::jsonb, %(instances)s::jsonb, %(others)s::jsonb,
+-- Record instances and queue events; returns the series that are another provider's, when nothing was recorded, else
+-- the places of superseded versions.
+SELECT uid, owner, place, newer FROM record_batch(%(studies)s::jsonb, %(series)s::jsonb, %(instances)s::jsonb, %(others)s::jsonb,
   %(contents)b::bytea[], %(locks)s::text[], %(source)s::text, %(queued)s::text[])
 
 -- name: queue_event

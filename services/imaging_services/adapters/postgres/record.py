@@ -1,7 +1,7 @@
 """Recording a batch of events in one transaction by one statement (``record_batch`` in ``migrations``)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -12,7 +12,7 @@ from imaging_services.adapters.postgres.rows import event_row, instance_row, ser
 from imaging_services.adapters.postgres.sql import statement
 from imaging_services.domain.errors import Conflict
 from imaging_services.domain.events.envelope import CloudEvent
-from imaging_services.domain.manifest.recording import InstanceKey, Recording
+from imaging_services.domain.manifest.recording import InstanceKey, Recording, superseded_by
 
 Refusals = dict[int, Conflict]
 """By position in the batch."""
@@ -53,7 +53,7 @@ async def record(connection: Connection, batch: Batch) -> Refusals:
 def _waves(recordings: Mapping[int, Recording]) -> tuple[list[Wave], dict[int, int]]:
     """Almost always one. What contradicts an earlier recording (the same instance with other bytes, the same series of
     another provider) is recorded after it. An instance that occurs again with the same bytes shares the first one's
-    fate (the second result: its position → the first one's)."""
+    fate (the second result: its position → the first one's), which counts as accepted when the last of them was."""
     waves: list[Wave] = []
     doubles: dict[int, int] = {}
     latest: dict[InstanceKey, tuple[int, int]] = {}
@@ -62,6 +62,7 @@ def _waves(recordings: Mapping[int, Recording]) -> tuple[list[Wave], dict[int, i
         after, before = latest.get(one.key, (-1, position))
         if after >= 0 and _content(recordings[before]) == _content(one):
             doubles[position] = before
+            waves[after][before] = _accepted_last(waves[after][before], one)
             continue
         turn, provider = providers.get(one.series_instance_uid, (0, one.provider))
         wave = max(after + 1, turn if provider == one.provider else turn + 1)
@@ -72,6 +73,12 @@ def _waves(recordings: Mapping[int, Recording]) -> tuple[list[Wave], dict[int, i
     return waves, doubles
 
 
+def _accepted_last(first: Recording, again: Recording) -> Recording:
+    if first.accepted_at is None or again.accepted_at is None:
+        return replace(first, accepted_at=None)
+    return replace(first, accepted_at=max(first.accepted_at, again.accepted_at))
+
+
 def _content(recording: Recording) -> tuple[str, str]:
     return recording.provider, recording.identity
 
@@ -79,10 +86,18 @@ def _content(recording: Recording) -> tuple[str, str]:
 async def _record_wave(
     connection: Connection, batch: Batch, wave: Wave, others: Mapping[int, CloudEvent], refused: Refusals
 ) -> None:
-    """Record a wave; what belongs to a series of another provider is refused, and the rest offered again."""
+    """Record a wave without superseded versions, which are refused; what belongs to a series of another provider is
+    refused, and the rest offered again."""
     while wave or others:
-        cursor = await connection.execute(statement("record_batch"), _parameters(batch, wave, others))
-        owners: dict[str, str] = dict(await cursor.fetchall())
+        places = dict(enumerate(sorted([*wave, *others]), 1))
+        cursor = await connection.execute(statement("record_batch"), _parameters(batch, wave, others, places))
+        rows = await cursor.fetchall()
+        refused |= {
+            places[place]: superseded_by(wave[places[place]].sop_instance_uid, newer)
+            for _, _, place, newer in rows
+            if place is not None
+        }
+        owners: dict[str, str] = {uid: owner for uid, owner, place, _ in rows if place is None}
         if not owners:
             return
         for position, one in list(wave.items()):
@@ -94,8 +109,10 @@ async def _record_wave(
                 del wave[position]
 
 
-def _parameters(batch: Batch, wave: Wave, others: Mapping[int, CloudEvent]) -> dict[str, Any]:
-    places = {position: place for place, position in enumerate(sorted([*wave, *others]), 1)}
+def _parameters(
+    batch: Batch, wave: Wave, others: Mapping[int, CloudEvent], positions: Mapping[int, int]
+) -> dict[str, Any]:
+    places = {position: place for place, position in positions.items()}
     studies: dict[str, list[Recording]] = {}
     series: dict[tuple[str, str], list[Recording]] = {}
     for one in wave.values():

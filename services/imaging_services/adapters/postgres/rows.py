@@ -112,6 +112,7 @@ def instance_row(recording: Recording, n: int, *, series: int, place: int) -> di
         "extensions": event.extensions,
         "repeated_id": fact_id(IMAGE_STORED, recording),
         "available_id": fact_id(DICOM_AVAILABLE, recording),
+        "accepted_at": recording.accepted_at,
     }
 
 

@@ -36,27 +36,24 @@ class AssociationHolds:
         studies[study_instance_uid] = now + self._seconds
 
     async def noticed(self, notice: AssociationNotice) -> None:
-        """An association at the other end of the relay was opened, lives, or has closed."""
+        """An association at the other end of the relay was opened, lives, or has closed. Raises a RetryableError when
+        its end could not be recorded."""
         association_id = notice.origin.association_id
         if notice.state is AssociationState.CLOSED:
-            await self.release(association_id)
+            await self._release(association_id)
         elif notice.state is AssociationState.RENEWED:
             # Also one that this process knows nothing of: the process that held for it may have died.
             await self._renew(association_id, timedelta(seconds=notice.lease_seconds))
 
-    async def release(self, association_id: str) -> None:
-        """The association has ended. When that cannot be recorded, the lease ends it."""
-        self._held.pop(association_id, None)
-        self._direct.discard(association_id)
+    async def ended(self, association_id: str) -> None:
+        """An association of this process has ended; one that stored nothing held nothing. When the end cannot be
+        recorded, the lease ends the hold."""
+        if association_id not in self._direct:
+            return
         try:
-            await self._holds.release(association_id)
+            await self._release(association_id)
         except RetryableError as error:
             log.warning("study hold not released, its lease ends it", association=association_id, error=str(error))
-
-    async def ended(self, association_id: str) -> None:
-        """An association of this process has ended; one that stored nothing held nothing."""
-        if association_id in self._direct:
-            await self.release(association_id)
 
     async def keep(self) -> None:
         """Renew the holds of this process's own associations, and forget expired ones, until cancelled."""
@@ -65,6 +62,11 @@ class AssociationHolds:
             for association_id in list(self._direct):
                 await self._renew(association_id, self._lease)
             self._forget()
+
+    async def _release(self, association_id: str) -> None:
+        self._held.pop(association_id, None)
+        self._direct.discard(association_id)
+        await self._holds.release(association_id)
 
     async def _renew(self, association_id: str, lease: timedelta) -> None:
         try:

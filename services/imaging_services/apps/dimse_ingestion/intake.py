@@ -1,6 +1,7 @@
 """What the ingestion does with a request, whether it came by an association or over the relay."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from datetime import datetime
 
 import structlog
 
@@ -44,15 +45,23 @@ class Intake:
         data: AsyncIterable[bytes],
         *,
         direct: bool,
+        accepted_at: datetime | None = None,
     ) -> StoreAnswer:
-        """C-STORE; success means stored and recorded. Raises what ``Ingest.receive`` raises."""
+        """C-STORE; success means stored and recorded. ``accepted_at`` is when a relay took the instance over from its
+        sender. Raises what ``Ingest.receive`` raises."""
 
         async def hold(ingested: Ingested) -> None:
             # Before the event: recording it starts the study's quiet time.
             await self._holds.hold(association_id, ingested.study_instance_uid, direct=direct)
 
         expected = Expected(command.sop_class_uid or None, command.sop_instance_uid or None)
-        await self._ingest.receive(data, transfer_syntax=transfer_syntax, expected=expected, before_announce=hold)
+        await self._ingest.receive(
+            data,
+            transfer_syntax=transfer_syntax,
+            expected=expected,
+            before_announce=hold,
+            accepted_at=accepted_at,
+        )
         return StoreAnswer(Status.SUCCESS)
 
     async def serve(
@@ -119,7 +128,12 @@ class RelayedHandler:
         """C-STORE."""
         call = message.call
         return await self._intake.store(
-            call.origin.association_id, call.command, call.transfer_syntax, data(), direct=False
+            call.origin.association_id,
+            call.command,
+            call.transfer_syntax,
+            data(),
+            direct=False,
+            accepted_at=message.accepted_at,
         )
 
     async def serve(self, call: Call, data: bytes | None) -> AsyncIterator[DimseResponse]:

@@ -25,7 +25,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     settings.check()
     async with AsyncExitStack() as stack:
         locations = await _locations(settings)
-        client = await stack.enter_async_context(connect(settings.bridge_nats()))
+        client = await stack.enter_async_context(connect(settings.bridge_nats(f"{CONSUMER}-{settings.mailbox}")))
         mailboxes = JetStreamMailboxes(client, settings.NATS_SUBJECT_ROOT, settings.event_policy())
         edges = (await locations.current()).values() if locations else ()
         await mailboxes.prepare({settings.mailbox, *edges})

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from imaging_services.adapters.nats.settings import EventLogSettings, NatsSettings
+from imaging_services.adapters.nats.settings import BridgeConnection, EventLogSettings
 from imaging_services.domain.errors import SettingsError
 from imaging_services.domain.events.envelope import EVENT_TYPES
 from imaging_services.domain.events.subjects import MailboxSubjects, checked_root
 from imaging_services.runtime import ServiceSettings
 
 
-class Settings(EventLogSettings, ServiceSettings):
+class Settings(EventLogSettings, BridgeConnection, ServiceSettings):
     """Carries events between clusters: a hub and its edges share the NATS server of ``NATS_URL``.
 
     What arrives is handed to the local event processor (``EVENTS_NATS_URL``, else ``K_SINK``). What is sent comes by
@@ -21,16 +21,6 @@ class Settings(EventLogSettings, ServiceSettings):
 
     BRIDGE_ROLE: Literal["hub", "edge"] = Field(description="hub, or one of its edges")
     NATS_URL: str = Field(min_length=1, description="NATS server with JetStream that the hub and all edges share")
-    NATS_TLS_ENABLED: bool = Field(default=False, description="TLS towards it; certificates are verified")
-    NATS_TLS_CA_FILE: Path | None = Field(
-        default=None, description="PEM file of the authorities to trust instead of the system's"
-    )
-    NATS_TLS_CERT_FILE: Path | None = Field(default=None, description="PEM client certificate")
-    NATS_TLS_KEY_FILE: Path | None = Field(default=None, description="PEM key of the client certificate")
-    NATS_AUTH_TOKEN: SecretStr | None = Field(
-        default=None, description="JWT: sent as password; the user is the last part of its sub claim"
-    )
-    NATS_SUBJECT_ROOT: str = Field(default="events", description="first part of all subjects; the stream's name")
     EDGE_MAILBOX_ID: str | None = Field(default=None, description="edge: id of its own mailbox")
     EDGE_LOCATION_CONFIG: Path | None = Field(
         default=None, description="hub: JSON file of one object, location name to mailbox id; read again when changed"
@@ -67,16 +57,3 @@ class Settings(EventLogSettings, ServiceSettings):
     def event_types(self) -> frozenset[str]:
         """Types taken from the local event log."""
         return frozenset(name.strip() for name in self.BRIDGE_EVENT_TYPES.split(",") if name.strip())
-
-    def bridge_nats(self) -> NatsSettings:
-        """The connection that hub and edges share."""
-        return NatsSettings(
-            url=self.NATS_URL,
-            tls_enabled=self.NATS_TLS_ENABLED,
-            tls_ca_file=self.NATS_TLS_CA_FILE,
-            tls_cert_file=self.NATS_TLS_CERT_FILE,
-            tls_key_file=self.NATS_TLS_KEY_FILE,
-            auth_token=self.NATS_AUTH_TOKEN,
-            subject_root=self.NATS_SUBJECT_ROOT,
-            name=f"event-bridge-{self.mailbox}",
-        )

@@ -12,6 +12,10 @@ EVENT_TYPES = frozenset({IMAGE_STORED, DICOM_AVAILABLE, STUDY_REVISION})
 BRIDGE_ORIGIN = "bridgeorigin"
 """Extension attribute of events that came over an event bridge: ``hub`` or the mailbox id of the edge they began at."""
 
+ACCEPTED_AT = "acceptedat"
+"""Extension attribute of an ``ImageStoredEvent``: when this product took the instance over from its sender, RFC 3339.
+Of two versions of one instance the manifest keeps the one that was accepted last, in whatever order they come."""
+
 _NAMESPACE = uuid.UUID("5b0f7c1e-6a35-5f4e-9c55-2f1d6d0c7a10")
 
 

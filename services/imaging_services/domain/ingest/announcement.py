@@ -4,6 +4,7 @@ The shape is ``domain/events/payloads.ImageStored``; a test holds the two togeth
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,7 @@ import orjson
 
 from imaging_services.domain.dicom.elements import Header
 from imaging_services.domain.dicom.values import Decoding, decode_element, decoding_of
-from imaging_services.domain.events.envelope import IMAGE_STORED, CloudEvent, event_id
+from imaging_services.domain.events.envelope import ACCEPTED_AT, IMAGE_STORED, CloudEvent, event_id
 from imaging_services.domain.ingest.heading import Heading
 
 _CACHED_LENGTH = 64
@@ -38,8 +39,11 @@ class StoredObject:
     digest: str
 
 
-def image_stored(stored: StoredObject, heading: Heading, provenance: Provenance) -> CloudEvent:
-    """The event; the same bytes in the same space always give the same id and data."""
+def image_stored(
+    stored: StoredObject, heading: Heading, provenance: Provenance, accepted_at: datetime | None = None
+) -> CloudEvent:
+    """The event; the same bytes in the same space always give the same id and data. ``accepted_at`` orders the versions
+    of one instance; None lets the order of recording decide."""
     data = {
         "image": {"transferSyntaxUID": heading.transfer_syntax, "elements": elements_json(heading.header)},
         "store": {
@@ -61,7 +65,8 @@ def image_stored(stored: StoredObject, heading: Heading, provenance: Provenance)
         heading.sop_instance_uid,
         stored.digest,
     )
-    return CloudEvent(type=IMAGE_STORED, source=provenance.source, id=identity, data=orjson.dumps(data))
+    order = {} if accepted_at is None else {ACCEPTED_AT: accepted_at.isoformat()}
+    return CloudEvent(IMAGE_STORED, provenance.source, identity, orjson.dumps(data), extensions=order)
 
 
 def elements_json(header: Header) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ is safe: key, object and event follow from the bytes alone.
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 
@@ -88,11 +89,13 @@ class Ingest:
         expected: Expected | None = None,
         before_announce: BeforeAnnounce | None = None,
         identified: Identified | None = None,
+        accepted_at: datetime | None = None,
     ) -> Ingested:
         """Store the data set that arrives as ``blocks`` (without file meta) and return when it is safe.
 
         ``before_announce`` runs when the object is stored and before the event is handed in; ``identified`` is called
-        with SOP Class and SOP Instance UID as soon as they have been read. Raises ``NotDicom``,
+        with SOP Class and SOP Instance UID as soon as they have been read. ``accepted_at`` is when the instance was
+        taken over from its sender, when that was some time ago. Raises ``NotDicom``,
         ``MissingIdentifier``, ``DataSetMismatch``, what the store and the sink raise, ``OutOfResources`` when the
         spool's disk is full, and whatever ``blocks`` raises.
         """
@@ -106,9 +109,11 @@ class Ingest:
             heading = await complete_heading(heading, await spool.body())
             _check(heading, expected)
             _report(heading, spool.size)
-            return await self._store(spool, heading, before_announce)
+            return await self._store(spool, heading, before_announce, accepted_at)
 
-    async def _store(self, spool: Spool, heading: Heading, before_announce: BeforeAnnounce | None) -> Ingested:
+    async def _store(
+        self, spool: Spool, heading: Heading, before_announce: BeforeAnnounce | None, accepted_at: datetime | None
+    ) -> Ingested:
         digest = await spool.digest()
         stored = StoredObject(key=f"{digest}.dcm", size=spool.size, digest=digest)
         ingested = Ingested(
@@ -126,7 +131,7 @@ class Ingest:
         await self._space.put(stored.key, await spool.body())
         if before_announce is not None:
             await before_announce(ingested)
-        await self._sink.send(image_stored(stored, heading, self._provenance))
+        await self._sink.send(image_stored(stored, heading, self._provenance, accepted_at))
         return ingested
 
 

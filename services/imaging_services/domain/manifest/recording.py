@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -10,8 +11,9 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from imaging_services.domain.dicom.uids import require_uid
-from imaging_services.domain.errors import InvalidInput
+from imaging_services.domain.errors import InvalidInput, Superseded
 from imaging_services.domain.events.envelope import (
+    ACCEPTED_AT,
     DICOM_AVAILABLE,
     EVENT_TYPES,
     IMAGE_STORED,
@@ -56,10 +58,12 @@ class Recording:
     """One instance as it is to be recorded.
 
     ``digest`` is the hex SHA-256 of the file, taken from the object name (``<digest>.dcm``) when the producer did not
-    say; ``identity`` is what a re-send is recognised by: the digest, else the object name.
+    say; ``identity`` is what a re-send is recognised by: the digest, else the object name. ``accepted_at`` is when it
+    was taken over from its sender; None: when it is recorded.
     """
 
     event: CloudEvent
+    accepted_at: datetime | None
     study_instance_uid: str
     series_instance_uid: str
     sop_instance_uid: str
@@ -125,6 +129,7 @@ def _recording(event: CloudEvent, document: Any) -> Recording:
     digest = store.digest or _digest_of(store.objectName)
     return Recording(
         event=event,
+        accepted_at=_moment(event.extensions.get(ACCEPTED_AT)),
         study_instance_uid=require_uid("StudyInstanceUID", header.identifiers.get(STUDY_INSTANCE_UID)),
         series_instance_uid=require_uid("SeriesInstanceUID", header.identifiers.get(SERIES_INSTANCE_UID)),
         sop_instance_uid=require_uid("SOPInstanceUID", header.identifiers.get(SOP_INSTANCE_UID)),
@@ -218,6 +223,18 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise InvalidInput(f"{ACCEPTED_AT} {text[:80]!r} is not an RFC 3339 time")
+    return moment
+
+
 def _digest_of(object_name: str) -> str | None:
     match = _DIGEST_KEY.fullmatch(object_name)
     return match[1] if match else None
@@ -239,6 +256,13 @@ def _count(name: str, value: int | None) -> int | None:
     if value is not None and not 0 <= value < _INT8:
         raise InvalidInput(f"{name} {value} is not a length in bytes")
     return value
+
+
+def superseded_by(sop_instance_uid: str, newer: datetime) -> Superseded:
+    """Why a version is refused when one accepted at ``newer`` is recorded."""
+    return Superseded(
+        f"a version of {sop_instance_uid} accepted at {newer:%H:%M:%S}, later than this one, is there already"
+    )
 
 
 def fill_absent(known: Attributes, later: Attributes) -> Attributes:

@@ -8,6 +8,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Self
 from urllib.parse import quote, unquote
@@ -31,6 +32,7 @@ H_COMMAND = "Imaging-Command"
 H_SIZE = "Imaging-Size"
 H_DIGEST = "Imaging-Digest"
 H_OBJECT = "Imaging-Object"
+H_ACCEPTED = "Imaging-Accepted-At"
 H_MESSAGE = "Imaging-Message"
 H_REQUEST = "Imaging-Request"
 H_SILENCE = "Imaging-Silence-Seconds"
@@ -95,13 +97,15 @@ class Call:
 class StoreMessage:
     """A C-STORE on its way. ``size`` (bytes) and ``digest`` (hex SHA-256) are the data set's; ``object_name`` is
     set when the data set lies in the bucket instead of the payload. ``message`` is this reception's own id: a
-    repeated publish has the same, an instance sent again has another."""
+    repeated publish has the same, an instance sent again has another. ``accepted_at`` is when the relay took a durable
+    one over, or first took it when it was put back; None while nobody waits behind it."""
 
     call: Call
     message: str
     size: int
     digest: str
     object_name: str | None = None
+    accepted_at: datetime | None = None
 
     def headers(self) -> dict[str, str]:
         """As message headers; SOP class and instance are repeated in clear for whoever looks at the stream."""
@@ -111,6 +115,8 @@ class StoreMessage:
         headers |= {H_SOP_CLASS: quote(command.sop_class_uid), H_SOP_INSTANCE: quote(command.sop_instance_uid)}
         if self.object_name:
             headers[H_OBJECT] = self.object_name
+        if self.accepted_at:
+            headers[H_ACCEPTED] = self.accepted_at.isoformat()
         return headers
 
     @classmethod
@@ -122,13 +128,16 @@ class StoreMessage:
             size=number(headers, H_SIZE),
             digest=header(headers, H_DIGEST),
             object_name=headers.get(H_OBJECT),
+            accepted_at=_moment(headers.get(H_ACCEPTED)),
         )
 
 
 class ReplyKind(StrEnum):
-    """What a reply to a relayed request is: still at work, one response, no more responses, or a failure."""
+    """What a reply to a relayed request is: still at work, no room for it now, one response, no more responses, or a
+    failure."""
 
     WORKING = "working"
+    BUSY = "busy"
     RESPONSE = "response"
     END = "end"
     FAILED = "failed"
@@ -169,6 +178,13 @@ class AssociationNotice:
         except ValueError as error:
             raise InvalidInput(f"relay message with a broken header: {error}") from error
         return cls(Origin.from_headers(headers), state, lease)
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        raise InvalidInput(f"relay message with a broken header {H_ACCEPTED}") from None
 
 
 def header(headers: Headers, name: str) -> str:

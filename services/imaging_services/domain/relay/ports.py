@@ -34,6 +34,11 @@ class RelayLink(Protocol):
         """Tell the far side of an association; lost when nobody listens, never raises."""
         ...
 
+    async def finish(self, notice: AssociationNotice) -> None:
+        """Return when it is safe that the far side will be told of the association's end, after it has dealt with all
+        that the association has stored durably. Until then it is renewed there."""
+        ...
+
 
 class RelayHandler(Protocol):
     """What a service does with what the other end says; one object serves everything, concurrently."""
@@ -51,7 +56,8 @@ class RelayHandler(Protocol):
         ...
 
     async def noticed(self, notice: AssociationNotice) -> None:
-        """An association at the other end was opened, is still open or has closed."""
+        """An association at the other end was opened, is still open or has closed. Raises a RetryableError for an end
+        that could not be noted; it is told again."""
         ...
 
 

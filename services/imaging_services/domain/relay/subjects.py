@@ -9,6 +9,10 @@ _ROOT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 
+def _token(name: str) -> str:
+    return name if name == "*" else _UNSAFE.sub("_", name)
+
+
 def other_channel(channel: str) -> str:
     """The letter of the other end. Raises ``SettingsError`` unless the own letter is A or B."""
     if channel not in ("A", "B"):
@@ -35,10 +39,20 @@ class RelaySubjects:
         # A stream or bucket name may hold no dot; roots that differ must not share one.
         return f"{_UNSAFE.sub('_', self.root)}-{self.channel}-{suffix}"
 
-    def store(self, object_name: str | None = None) -> str:
-        """Stores on their way, kept by a stream. The object's name is part of the subject, so that the stream can
-        be asked which objects it names without reading its messages."""
-        return self._subject("store", object_name) if object_name else self._subject("store")
+    def store(self, association_id: str, object_name: str | None = None) -> str:
+        """Stores on their way, kept by a stream. Association and object are part of the subject, so that the stream
+        can be asked of which associations stores wait, and which objects it names, without reading its messages."""
+        association = _token(association_id)
+        return self._subject("store", association, object_name) if object_name else self._subject("store", association)
+
+    def end(self, association_id: str) -> str:
+        """The end of an association, kept by the same stream behind its stores."""
+        return self._subject("end", _token(association_id))
+
+    @property
+    def queued(self) -> list[str]:
+        """All that the work-queue stream keeps."""
+        return [self.store("*"), self.store("*", "*"), self.end("*")]
 
     def dead_letters(self, object_name: str | None = None) -> str:
         """Stores given up on, kept by a stream of their own."""
@@ -61,7 +75,7 @@ class RelaySubjects:
 
     @property
     def association(self) -> str:
-        """Associations opened, still open and closed at the near side."""
+        """Associations opened and still open at the near side, and closed where no stores wait in a stream."""
         return self._subject("association")
 
     def control(self, request_id: str) -> str:
@@ -70,7 +84,7 @@ class RelaySubjects:
 
     @property
     def stream(self) -> str:
-        """Work-queue stream of ``store``."""
+        """Work-queue stream of ``store`` and ``end``."""
         return self._name("store")
 
     @property
