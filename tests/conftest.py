@@ -3,10 +3,12 @@
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
+from support.azurite import Azurite, running_azurite
 from support.servers import (
     S3,
     Database,
@@ -18,6 +20,18 @@ from support.servers import (
     running_postgres,
     running_s3,
 )
+
+HERE = Path(__file__).parent
+# make test-operator, make test-cluster, make test-knative: minutes, and root
+ONLY_WHEN_NAMED = (HERE / "operator", HERE / "cluster", HERE / "knative")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the tests on a real cluster to those who ask for them."""
+    named = [Path(config.invocation_params.dir, argument.split("::")[0]).resolve() for argument in config.args]
+    if collection_path in ONLY_WHEN_NAMED and not any(path.is_relative_to(collection_path) for path in named):
+        return True
+    return None
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +66,19 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 def bucket(s3_server: S3) -> str:
     """The name of a fresh bucket."""
     return fresh_bucket(s3_server)
+
+
+@pytest.fixture(scope="session")
+def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """Azure Blob with a shared key."""
+    with running_azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture
+def container(azurite_server: Azurite) -> str:
+    """The name of a fresh container."""
+    return azurite_server.create_container()
 
 
 _skipped: list[str] = []

@@ -64,18 +64,21 @@ def run(main: Main[S], settings: S) -> None:
 
 
 async def supervise(main: Main[S], settings: S) -> None:
-    """Run ``main`` with signals and the health server beside it."""
-    lifecycle = Lifecycle()
+    """Run ``main`` with signals and the health server beside it, which answers until ``main`` has drained."""
+    lifecycle, ended = Lifecycle(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, lifecycle.stop.set)
     try:
         async with asyncio.TaskGroup() as tasks:
             if settings.HEALTH_PORT:
-                health = serve(health_app(lifecycle), settings.HEALTH_HOST, settings.HEALTH_PORT, lifecycle.stop)
+                health = serve(
+                    health_app(lifecycle), settings.HEALTH_HOST, settings.HEALTH_PORT, ended, drain_seconds=1
+                )
                 tasks.create_task(health)
             await _stoppable(asyncio.ensure_future(main(settings, lifecycle)), lifecycle, settings.DRAIN_SECONDS)
             lifecycle.stop.set()
+            ended.set()
     except BaseExceptionGroup as group:
         raise _sole(group) from group
 

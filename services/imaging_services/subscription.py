@@ -63,7 +63,7 @@ class SubscriptionSettings(EventLogSettings, ServiceSettings):
     TARGET_RATE: float = Field(default=0, ge=0, description="events to the target per second; 0: no limit")
     TARGET_TIMEOUT_SECONDS: float = Field(default=60, gt=0, description="longest wait for the target, seconds")
     TARGET_CA_FILE: Path | None = Field(
-        default=None, description="PEM file of the authorities to trust instead of the system's"
+        default=None, description="PEM file of authorities to trust besides the system's"
     )
     INSECURE_SKIP_VERIFY: bool = Field(
         default=False, description="true: TLS certificates are not verified; for tests only"
@@ -87,6 +87,7 @@ class SubscriptionSettings(EventLogSettings, ServiceSettings):
             authorization=authorization.get_secret_value() or None if authorization else None,
             basic=basic,
             ca_file=self.TARGET_CA_FILE,
+            ca_setting="TARGET_CA_FILE",
             insecure_skip_verify=self.INSECURE_SKIP_VERIFY,
             timeout_seconds=self.TARGET_TIMEOUT_SECONDS,
             max_connections=self.TARGET_CONCURRENCY,

@@ -19,6 +19,7 @@ from imaging_services.domain.errors import Refused
 from imaging_services.domain.events.envelope import CloudEvent
 from imaging_services.domain.events.subjects import EventSubjects
 from imaging_services.local.ports import accepts, free_ports
+from support.peers import dcmtk_program
 from support.servers import S3, Database, Nats
 
 IMAGING = str(Path(sys.executable).with_name("imaging"))
@@ -41,7 +42,7 @@ async def bury(url: str, stream: str, consumer: str) -> CloudEvent:
 
         consuming = asyncio.create_task(event_log.consume(consumer, frozenset({event.type}), refuse))
         await event_log.append([event])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not [letter async for letter in event_log.dead_letters()]:
                 await asyncio.sleep(0.05)
         consuming.cancel()
@@ -125,9 +126,9 @@ def storescp(tmp_path: Path):
     """DCMTK's server, writing what it receives to a folder."""
     [port], folder = free_ports(1), tmp_path / "received"
     folder.mkdir()
-    command = ["/usr/bin/storescp", "-aet", "DCMTK", "+xa", "-od", str(folder), str(port)]
+    command = [dcmtk_program("storescp"), "-aet", "DCMTK", "+xa", "-od", str(folder), str(port)]
     with subprocess.Popen(command, env={**os.environ, "TCP_NODELAY": "1"}) as process:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not accepts(port):
             assert time.monotonic() < deadline
             time.sleep(0.05)

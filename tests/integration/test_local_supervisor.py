@@ -1,6 +1,7 @@
 """The supervisor with programs that crash, hang and refuse to stop."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -25,7 +26,7 @@ DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); prin
 
 def program(tmp_path: Path, name: str, code: str, **options: object) -> Program:
     log = tmp_path / f"{name}.log"
-    defaults = {"start_seconds": 10, "stop_seconds": 1, "ready": lambda: log.exists() and log.stat().st_size > 0}
+    defaults = {"start_seconds": 60, "stop_seconds": 30, "ready": lambda: log.exists() and log.stat().st_size > 0}
     return Program(name=name, command=[sys.executable, "-c", code], log_file=log, **{**defaults, **options})
 
 
@@ -53,7 +54,7 @@ class Watched:
         self.ready.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.02)
 
@@ -87,7 +88,7 @@ async def test_a_program_that_crashes_again_and_again_is_tried_with_growing_dela
 async def test_a_program_that_does_not_start_stops_the_rest(tmp_path: Path) -> None:
     good = program(tmp_path, "good", SLEEPER)
     bad = program(tmp_path, "bad", "raise SystemExit('no such setting')", ready=lambda: False)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         watched = Watched([good], [bad])
         task = asyncio.create_task(watched.supervisor.run(watched._when_ready, watched.stop))
         with pytest.raises(BackendUnavailable, match=r"bad ended with code 1.*\n.*no such setting"):
@@ -102,7 +103,7 @@ async def test_stopping_while_starting(tmp_path: Path) -> None:
     task = asyncio.create_task(watched.supervisor.run(watched._when_ready, watched.stop))
     await watched.until(lambda: bool(watched.pids))
     watched.stop.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await task
     assert not psutil.pid_exists(watched.pids[0]["slow"])
 
@@ -114,7 +115,9 @@ async def test_later_stages_stop_first_and_the_deaf_are_killed(tmp_path: Path) -
         f"    open({str(tmp_path / 'seen')!r}, 'w').write('gone' if gone else 'there'); sys.exit()\n"
         "signal.signal(signal.SIGTERM, stop); print('up', flush=True); time.sleep(600)"
     )
-    async with Watched([program(tmp_path, "first", notice)], [program(tmp_path, "deaf", DEAF)]) as watched:
+    async with Watched(
+        [program(tmp_path, "first", notice)], [program(tmp_path, "deaf", DEAF, stop_seconds=1)]
+    ) as watched:
         (tmp_path / "pid").write_text(str(watched.supervisor.pids["deaf"]))
     assert (tmp_path / "seen").read_text() == "gone"
     assert watched.told == ["deaf did not stop in 1 s and was killed"]
@@ -132,15 +135,16 @@ def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    deadline = time.monotonic() + 10
-    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, "the child outlives its parent"
-        time.sleep(0.02)
+    deadline = time.monotonic() + 60
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while child.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, "the child outlives its parent"
+            time.sleep(0.02)
 
 
 def test_a_start_that_takes_too_long_shows_the_last_lines(tmp_path: Path) -> None:
-    with pytest.raises(BackendUnavailable, match=r"slow is not ready after 1 s.*\n.*sleeping"):
-        start(program(tmp_path, "slow", SLEEPER, ready=lambda: False, start_seconds=1))
+    with pytest.raises(BackendUnavailable, match=r"slow is not ready after 5 s.*\n.*sleeping"):
+        start(program(tmp_path, "slow", SLEEPER, ready=lambda: False, start_seconds=5))
 
 
 def test_a_folder_has_one_user(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingS3]:
         "_RETRIES",
         {
             "max_retries": 2,
-            "retry_timeout": timedelta(seconds=5),
+            "retry_timeout": timedelta(seconds=60),
             "backoff": {
                 "init_backoff": timedelta(milliseconds=10),
                 "max_backoff": timedelta(milliseconds=20),
@@ -86,7 +86,6 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingS3]:
             },
         },
     )
-    monkeypatch.setattr(store_module, "_REQUEST_TIMEOUT", timedelta(milliseconds=300))
     server = FailingS3()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -125,12 +124,11 @@ async def test_server_errors_are_tried_again_but_not_for_ever(failing: FailingS3
     assert failing.requests == 3
 
 
-async def test_a_silent_server_is_a_deadline(failing: FailingS3) -> None:
+async def test_a_silent_server_is_a_deadline(failing: FailingS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_REQUEST_TIMEOUT", timedelta(milliseconds=300))
     failing.silent = True
-    start = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         await CloudStore(failing.settings).put("k", b"x")
-    assert time.monotonic() - start < 5
 
 
 async def test_a_server_that_is_down_is_unavailable() -> None:
@@ -173,10 +171,9 @@ async def test_a_cancelled_upload_leaves_neither_object_nor_parts(s3_server: S3,
     space = CloudStore(_settings(s3_server, bucket))
     upload = asyncio.create_task(space.put("large", path))
     client = s3_server.client()
-    for _ in range(200):
-        if client.list_multipart_uploads(Bucket=bucket).get("Uploads"):
-            break
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(60):
+        while not client.list_multipart_uploads(Bucket=bucket).get("Uploads"):
+            await asyncio.sleep(0.02)
     upload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await upload

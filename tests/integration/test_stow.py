@@ -1,7 +1,6 @@
 """STOW-RS over a real HTTP server: what is stored, what is refused, and what the response says."""
 
 import asyncio
-import socket
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,8 +9,10 @@ import httpx
 import pydicom
 import pytest
 from fastapi import FastAPI
+from prometheus_client import REGISTRY
 
 from imaging_services.adapters.files.spool import FileSpools
+from imaging_services.adapters.http.guard import Guard
 from imaging_services.adapters.http.server import serve
 from imaging_services.adapters.memory.event_sink import MemoryEventSink
 from imaging_services.adapters.memory.object_store import MemoryObjectStore
@@ -20,6 +21,7 @@ from imaging_services.apps.dicomweb_ingestion.stow import StowLimits, parse_size
 from imaging_services.domain.errors import BackendUnavailable, Conflict, OutOfResources, SettingsError
 from imaging_services.domain.ingest.ingest import Ingest
 from support.dicom_files import data_set_of
+from support.events import eventually
 from support.instances import encoded, instance, part10
 
 BOUNDARY = "part-boundary"
@@ -50,16 +52,11 @@ class Service:
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
     started = Service(tmp_path)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        started.port = probe.getsockname()[1]
     stop = asyncio.Event()
-    server = asyncio.create_task(serve(started.app, "127.0.0.1", started.port, stop, drain_seconds=1))
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", started.port)) == 0:
-                break
-        await asyncio.sleep(0.01)
+    port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    app = Guard(started.app)
+    server = asyncio.create_task(serve(app, "127.0.0.1", 0, stop, drain_seconds=30, listening=port.set_result))
+    started.port = await port
     yield started
     stop.set()
     await server
@@ -296,13 +293,9 @@ async def test_a_cut_connection_keeps_what_came_whole(service: Service) -> None:
     head = f"POST /dicomweb/studies HTTP/1.1\r\nHost: x\r\nContent-Type: {TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body[:-300])
     await writer.drain()
-    await asyncio.sleep(0.2)
+    await eventually(lambda: service.sink.events)
     writer.transport.abort()
-    for _ in range(100):
-        if service.sink.events:
-            break
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.1)
+    await eventually(lambda: REGISTRY.get_sample_value("imaging_http_requests_under_way") == 0)
     assert len(service.store.objects) == len(service.sink.events) == 1
     assert (await post(service.url, body)).status_code == 200  # the process goes on
     assert len(service.store.objects) == len(service.sink.events) == 2
@@ -327,13 +320,17 @@ async def test_a_body_that_is_too_long_is_413(service: Service) -> None:
 async def test_many_instances_are_stored_at_once_within_bounds(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running = most = held = 0
-    put = service.store.put
+    running = most = 0
+    put, enough = service.store.put, asyncio.Event()
 
     async def slow(key: str, body: bytes | Path) -> None:
-        nonlocal running, most, held
+        nonlocal running, most
         running += 1
         most = max(most, running)
+        if running == service.limits.concurrency:
+            enough.set()
+        async with asyncio.timeout(30):
+            await enough.wait()
         await asyncio.sleep(0.01)
         running -= 1
         await put(key, body)

@@ -85,7 +85,7 @@ async def test_redriven_dead_letters_are_delivered(nats_server: Nats, monkeypatc
         fhir.fail_writes = [Reply(422)]
         async with open_event_log(chosen) as log, running(main, chosen):
             await log.append([revision_event(revision())])
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 while not [letter async for letter in log.dead_letters("fhir-north")]:
                     await asyncio.sleep(0.05)
             assert await log.redrive("fhir-north") == 1

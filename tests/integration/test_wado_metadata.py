@@ -1,9 +1,13 @@
 """WADO-RS metadata and bulk data: every value is there, inline or behind a URL that works."""
 
 import base64
+import os
+import struct
 import warnings
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -21,6 +25,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     FILES = storable_files()
 UNCOMPARED = (0x00080000, 0x00080005)  # group length, character set
+LONG_VALUE = os.urandom(100_000)
 XML = "{http://dicom.nema.org/PS3.19/models/NativeDICOM}"
 
 
@@ -222,3 +227,58 @@ async def test_urls_begin_with_the_external_endpoint() -> None:
         document = await metadata_of(client, file)
     uri = f"https://images.example.org/wado-rs/{file.resource}/bulkdata/7FE00010"
     assert document["7FE00010"]["BulkDataURI"] == uri
+
+
+@pytest.mark.parametrize("name", ["CT_small.dcm", "image_dfl.dcm", "examples_jpeg2k.dcm", "examples_rgb_color.dcm"])
+async def test_what_follows_the_pixel_data_is_part_of_the_metadata(name: str) -> None:
+    file = with_trailing_elements(named(name))
+    store, recorded = await kept([file])
+    async with (
+        served(reading_app(recorded, store)) as url,
+        httpx.AsyncClient(base_url=f"{url}/dicomweb/") as client,
+    ):
+        document = await metadata_of(client, file)
+        assert list(document) == sorted(document)
+        assert document["7FE10010"] == {"vr": "LO", "Value": ["TRAILING"]}
+        assert document["7FE11001"] == {"vr": "LO", "Value": ["café"]}
+        (signature,) = document["FFFAFFFA"]["Value"]
+        assert signature["04000005"] == {"vr": "US", "Value": [7]}
+        assert "BulkDataURI" in document["7FE00010"]
+        (part,) = parts(await client.get(document["7FE11002"]["BulkDataURI"]))
+        assert part.body == LONG_VALUE
+        plain = await client.get(
+            document["7FE11002"]["BulkDataURI"], headers={"accept": "application/octet-stream", "range": "bytes=5-9"}
+        )
+        assert (plain.status_code, plain.content) == (206, LONG_VALUE[5:10])
+
+
+def with_trailing_elements(file: DicomFile) -> DicomFile:
+    """The same data set with a private group and digital signatures behind its pixel data."""
+    private = explicit(0x7FE10010, b"LO", b"TRAILING") + explicit(0x7FE11001, b"LO", "café ".encode("latin-1"))
+    item = (
+        b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + explicit(0x04000005, b"US", b"\x07\x00") + b"\xfe\xff\x0d\xe0" + bytes(4)
+    )
+    signatures = struct.pack("<HH2sHL", 0xFFFA, 0xFFFA, b"SQ", 0, 0xFFFFFFFF) + item + b"\xfe\xff\xdd\xe0" + bytes(4)
+    trailing = private + explicit(0x7FE11002, b"OB", LONG_VALUE) + signatures
+    deflated = file.transfer_syntax_uid == "1.2.840.10008.1.2.1.99"
+    data_set = zlib.decompress(file.data_set, -zlib.MAX_WBITS) if deflated else file.data_set
+    data_set = data_set.partition(b"\xfc\xff\xfc\xffOB")[0]  # padding, if any, would come last
+    if name_of_charset(file) is None:  # so that the é can be said
+        data_set = explicit(0x00080005, b"CS", b"ISO_IR 100") + data_set
+    data_set += trailing
+    if deflated:
+        deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        data_set = deflater.compress(data_set) + deflater.flush()
+    return replace(file, data_set=data_set)
+
+
+def name_of_charset(file: DicomFile) -> str | None:
+    named = pydicom.dcmread(file.path, stop_before_pixels=True).get("SpecificCharacterSet")
+    return str(named) if named else None
+
+
+def explicit(tag: int, vr: bytes, value: bytes) -> bytes:
+    """An element in Explicit VR Little Endian."""
+    if vr == b"OB":
+        return struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, vr, 0, len(value)) + value
+    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value

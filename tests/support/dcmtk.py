@@ -8,15 +8,15 @@ from pathlib import Path
 import pydicom
 
 from support.instances import part10
+from support.peers import dcmtk_program
 
-BIN = Path("/usr/bin")  # not the programs of the same names that pynetdicom brings
 ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
 
 
 async def dcmtk(program: str, *arguments: str, title: str, calling: str = "MODALITY") -> tuple[int, str]:
     """Exit code and output of a DCMTK program calling ``title``."""
     process = await asyncio.create_subprocess_exec(
-        BIN / program,
+        dcmtk_program(program),
         *("-aet", calling, "-aec", title),
         *arguments,
         env=ENVIRONMENT,

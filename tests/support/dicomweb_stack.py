@@ -12,6 +12,7 @@ from imaging_services.apps.dicomweb_ingestion import main as dicomweb
 from imaging_services.apps.dicomweb_ingestion.settings import Settings as DicomwebSettings
 from imaging_services.apps.event_driven_ingestion import main as processor
 from imaging_services.apps.event_driven_ingestion.settings import Settings as ProcessorSettings
+from support.azurite import Azurite
 from support.dicom_files import DicomFile
 from support.ports import a_free_port
 from support.services import running
@@ -23,7 +24,8 @@ BOUNDARY = "edge-of-a-part"
 async def dicomweb_stack(
     nats: Any, database: Any, s3: Any, bucket: str, folder: Path, *, direct: bool = True, **settings: Any
 ) -> AsyncIterator[str]:
-    """Gives the root URL. ``direct``: reads go to PostgreSQL, else through the query API."""
+    """Gives the root URL. ``s3`` and ``bucket`` may be Azurite and a container. ``direct``: reads go to PostgreSQL,
+    else through the query API."""
     events = {"EVENTS_NATS_URL": nats.url, "EVENTS_NATS_SUBJECT_ROOT": f"t{uuid.uuid4().hex}"}
     events["EVENTS_STREAM"] = uuid.uuid4().hex
     db = {
@@ -55,6 +57,8 @@ async def dicomweb_stack(
 def write_bucket(folder: Path, s3: Any, bucket: str) -> Path:
     """The storage space's keys as mounted files."""
     directory = folder / "bucket"
+    if isinstance(s3, Azurite):
+        return s3.write_keys(directory, bucket)
     directory.mkdir(exist_ok=True)
     host, port = s3.endpoint.rsplit(":", 1)
     keys = {

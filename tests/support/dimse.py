@@ -22,6 +22,7 @@ STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 JPEG = "1.2.840.10008.1.2.4.70"
+_SECONDS = 30.0  # only matters when a test fails
 
 
 @dataclass
@@ -107,13 +108,13 @@ class RawPeer:
 
     async def receive(self) -> tuple[int, bytes]:
         """Type and body of the next PDU."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(_SECONDS):
             header = await self._reader.readexactly(6)
             return header[0], await self._reader.readexactly(int.from_bytes(header[2:], "big"))
 
     async def at_end(self) -> bool:
         """The other side has closed."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(_SECONDS):
             return await self._reader.read(1) == b""
 
     async def close(self) -> None:
@@ -121,7 +122,7 @@ class RawPeer:
         await self._writer.wait_closed()
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 5) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = _SECONDS) -> None:
     """Wait until the condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():

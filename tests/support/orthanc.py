@@ -11,6 +11,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
+from support.peers import installed
+
 PROGRAM = Path("/usr/sbin/Orthanc")
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
@@ -64,6 +66,8 @@ class Orthanc:
             urllib.request.urlopen(request, timeout=20).close()
 
     def __enter__(self) -> Self:
+        installed(str(PROGRAM), "orthanc")
+        installed(str(PLUGIN), "orthanc-dicomweb")
         self.folder.mkdir(parents=True, exist_ok=True)
         configuration = self.folder / "orthanc.json"
         configuration.write_text(json.dumps(self._configuration(), indent=1))

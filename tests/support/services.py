@@ -10,7 +10,7 @@ from imaging_services.runtime import Lifecycle
 
 @asynccontextmanager
 async def running(
-    main: Callable[[Any, Lifecycle], Awaitable[None]], settings: Any, seconds: float = 20
+    main: Callable[[Any, Lifecycle], Awaitable[None]], settings: Any, seconds: float = 60
 ) -> AsyncIterator[Lifecycle]:
     """The service, ready; told to stop at the end and waited for. Its failure is the test's."""
     lifecycle = Lifecycle()

@@ -14,6 +14,7 @@ from pynetdicom import AE, evt
 from pynetdicom.events import Event
 
 from support.orthanc import free_ports
+from support.peers import dcmtk_program
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def storescp(folder: Path, *options: str, ae_title: str = "STORESCP") -> Iterato
     folder.mkdir(parents=True, exist_ok=True)
     (port,) = free_ports(1)
     command = [
-        "/usr/bin/storescp",
+        dcmtk_program("storescp"),
         "--fork",
         "--bit-preserving",
         *options,

@@ -75,7 +75,7 @@ class Receiver:
             with self._changed:
                 self._at_once -= 1
 
-    def wait_for(self, count: int, seconds: float = 20) -> list[Request]:
+    def wait_for(self, count: int, seconds: float = 60) -> list[Request]:
         """The requests, once there are ``count``; call it in a thread from asynchronous tests."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self.requests) >= count, seconds):
@@ -160,7 +160,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Quiet."""
 
 
-def wait_until(condition: Any, seconds: float = 20) -> None:
+def wait_until(condition: Any, seconds: float = 60) -> None:
     """Wait until ``condition()`` is true; for conditions that a server thread brings about."""
     end = time.monotonic() + seconds
     while not condition():

@@ -1,9 +1,12 @@
 """What a listener answers to peers that break the protocol; each time the next association is served."""
 
 import asyncio
+import errno
+import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -31,9 +34,7 @@ from imaging_services.domain.dicom.dimse import CALLED_AE_NOT_RECOGNIZED, VERIFI
 from imaging_services.domain.errors import BackendUnavailable, DataSetMismatch, OutOfResources, SettingsError
 from support.dimse import CT, EXPLICIT, RawPeer, Recorder, eventually
 
-LIMITS = AssociationLimits(
-    max_pdu_length=16384, artim_timeout_seconds=0.4, idle_timeout_seconds=5, dimse_timeout_seconds=1, max_associations=2
-)
+LIMITS = AssociationLimits(max_pdu_length=16384, max_associations=2)
 CONTEXTS = (ProposedContext(1, CT, (EXPLICIT,)), ProposedContext(3, VERIFICATION, (EXPLICIT,)))
 ASSOCIATE = encode_request("SCU", "SCP", CONTEXTS, 16384)
 STORE = store_request(CT, "1.2.3")
@@ -58,6 +59,14 @@ def handler() -> Recorder:
 @pytest.fixture
 async def listener(handler: Recorder) -> AsyncIterator[Listener]:
     listener = await listen(handler, "127.0.0.1", 0, LIMITS)
+    yield listener
+    await listener.close(0)
+
+
+@asynccontextmanager
+async def limited(handler: Recorder, **seconds: float) -> AsyncIterator[Listener]:
+    """A listener with short time-outs, for the tests that wait for them to expire."""
+    listener = await listen(handler, "127.0.0.1", 0, LIMITS.model_copy(update=seconds))
     yield listener
     await listener.close(0)
 
@@ -144,11 +153,12 @@ async def test_first_pdu_must_be_an_association_request(listener: Listener, data
     assert await still_serves(listener)
 
 
-async def test_silent_connection_is_closed_when_artim_expires(listener: Listener) -> None:
-    peer = await RawPeer.connect(listener.port)
-    await peer.send(ASSOCIATE[:30])
-    assert await peer.at_end()
-    await peer.close()
+async def test_silent_connection_is_closed_when_artim_expires(handler: Recorder) -> None:
+    async with limited(handler, artim_timeout_seconds=0.4) as listener:
+        peer = await RawPeer.connect(listener.port)
+        await peer.send(ASSOCIATE[:30])
+        assert await peer.at_end()
+        await peer.close()
 
 
 async def test_truncated_pdu_stores_nothing(handler: Recorder, listener: Listener) -> None:
@@ -162,23 +172,22 @@ async def test_truncated_pdu_stores_nothing(handler: Recorder, listener: Listene
     assert await still_serves(listener)
 
 
-async def test_message_that_does_not_go_on_is_aborted(handler: Recorder, listener: Listener) -> None:
-    peer = await established(listener)
-    await peer.send(data_pdu(1, 3, STORE.encode()) + data_pdu(1, 0, bytes(1000)))
-    assert await peer.receive() == (A_ABORT, bytes((0, 0, 2, 0)))
-    await peer.close()
-    await eventually(lambda: handler.ends == [False])
+async def test_message_that_does_not_go_on_is_aborted(handler: Recorder) -> None:
+    async with limited(handler, dimse_timeout_seconds=0.4) as listener:
+        peer = await established(listener)
+        await peer.send(data_pdu(1, 3, STORE.encode()) + data_pdu(1, 0, bytes(1000)))
+        assert await peer.receive() == (A_ABORT, bytes((0, 0, 2, 0)))
+        await peer.close()
+        await eventually(lambda: handler.ends == [False])
     assert isinstance(handler.failures[0], BackendUnavailable)
 
 
 async def test_idle_association_is_aborted(handler: Recorder) -> None:
-    limits = LIMITS.model_copy(update={"idle_timeout_seconds": 0.2})
-    listener = await listen(handler, "127.0.0.1", 0, limits)
-    peer = await established(listener)
-    assert await peer.receive() == (A_ABORT, bytes((0, 0, 2, 0)))
-    await peer.close()
-    await eventually(lambda: handler.ends == [False])
-    await listener.close(0)
+    async with limited(handler, idle_timeout_seconds=0.2) as listener:
+        peer = await established(listener)
+        assert await peer.receive() == (A_ABORT, bytes((0, 0, 2, 0)))
+        await peer.close()
+        await eventually(lambda: handler.ends == [False])
 
 
 async def response(peer: RawPeer) -> CommandSet:
@@ -243,19 +252,19 @@ async def test_early_answer_waits_for_the_rest_of_the_data_set(handler: Recorder
     await peer.close()
 
 
-async def test_a_slow_handler_slows_the_sender(handler: Recorder, listener: Listener) -> None:
+async def test_a_slow_handler_slows_the_sender(handler: Recorder) -> None:
     handler.hold = asyncio.Event()
-    peer = await established(listener)
-    message = encode_message(1, STORE, bytes(64 << 20), 16384)
-    sending = asyncio.ensure_future(peer.send(message))
-    await eventually(handler.begun.is_set)
-    await asyncio.sleep(1.5)  # longer than the time-out for the rest of a message: the silence is ours
-    assert not sending.done()
-    handler.hold.set()
-    await sending
-    assert (await response(peer)).status == 0
-    assert len(handler.stored[0][1]) == 64 << 20
-    await peer.close()
+    async with limited(handler, dimse_timeout_seconds=1.5) as listener:
+        peer = await established(listener)
+        sending = asyncio.ensure_future(peer.send(encode_message(1, STORE, bytes(64 << 20), 16384)))
+        await eventually(handler.begun.is_set)
+        await asyncio.sleep(2)  # longer than the time-out for the rest of a message: the silence is ours
+        assert not sending.done()
+        handler.hold.set()
+        await sending
+        assert (await response(peer)).status == 0
+        assert len(handler.stored[0][1]) == 64 << 20
+        await peer.close()
 
 
 async def test_cancel_ends_a_find_with_fe00(handler: Recorder, listener: Listener) -> None:
@@ -305,13 +314,14 @@ async def test_one_association_too_many_is_rejected_for_now(listener: Listener) 
     await peers[1].close()
 
 
-async def test_rejection_of_the_service_is_sent(handler: Recorder, listener: Listener) -> None:
+async def test_rejection_of_the_service_is_sent(handler: Recorder) -> None:
     handler.accept = lambda _: CALLED_AE_NOT_RECOGNIZED
-    peer = await RawPeer.connect(listener.port)
-    await peer.send(ASSOCIATE)
-    assert await peer.receive() == (A_ASSOCIATE_RJ, bytes((0, 1, 1, 7)))
-    assert await peer.at_end()
-    await peer.close()
+    async with limited(handler, artim_timeout_seconds=0.4) as listener:  # so long we wait for the peer to close
+        peer = await RawPeer.connect(listener.port)
+        await peer.send(ASSOCIATE)
+        assert await peer.receive() == (A_ASSOCIATE_RJ, bytes((0, 1, 1, 7)))
+        assert await peer.at_end()
+        await peer.close()
     assert handler.ends == []
 
 
@@ -335,16 +345,23 @@ async def test_close_lets_a_store_finish_and_then_aborts(handler: Recorder, list
     peer = await established(listener)
     await peer.send(encode_message(1, STORE, bytes(500000), 16384))
     await eventually(handler.begun.is_set)
-    closing = asyncio.ensure_future(listener.close(0.5))
-    await asyncio.sleep(0.05)
-    with pytest.raises(ConnectionRefusedError):
-        await RawPeer.connect(listener.port)
+    closing = asyncio.ensure_future(listener.close(3))
+    await until_nobody_listens(listener.port)
     handler.hold.set()
     assert (await response(peer)).status == 0
     assert await peer.receive() == (A_ABORT, bytes(4))
     await closing
     assert handler.ends == [False]
     await peer.close()
+
+
+async def until_nobody_listens(port: int) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED:
+                    return
+            await asyncio.sleep(0.01)
 
 
 async def test_processes_may_share_a_port_on_request_only(handler: Recorder, listener: Listener) -> None:

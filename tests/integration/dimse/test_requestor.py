@@ -24,9 +24,11 @@ from imaging_services.domain.errors import (
 )
 from support.dimse import CT, EXPLICIT, IMPLICIT, JPEG, MR, Recorder, eventually
 
-LIMITS = AssociationLimits(artim_timeout_seconds=0.5, dimse_timeout_seconds=0.5, connect_timeout_seconds=1)
+LIMITS = AssociationLimits()
+IMPATIENT = AssociationLimits(artim_timeout_seconds=0.5, dimse_timeout_seconds=0.5)
 CONTEXTS = (ProposedContext(1, CT, (EXPLICIT,)),)
 STORE = store_request(CT, "1.2.3", message_id=4)
+Serve = Callable[..., Awaitable[RemoteAE]]
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -41,11 +43,11 @@ async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, max
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Callable[[Script], Awaitable[RemoteAE]]]:
+async def serve() -> AsyncIterator[Serve]:
     """Starts a server that follows a script with each connection, then closes it."""
     servers: list[asyncio.Server] = []
 
-    async def start(script: Script) -> RemoteAE:
+    async def start(script: Script, limits: AssociationLimits = LIMITS) -> RemoteAE:
         async def follow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
                 await script(reader, writer)
@@ -55,14 +57,11 @@ async def serve() -> AsyncIterator[Callable[[Script], Awaitable[RemoteAE]]]:
                 writer.close()
 
         servers.append(await asyncio.start_server(follow, "127.0.0.1", 0))
-        return RemoteAE("127.0.0.1", servers[-1].sockets[0].getsockname()[1], LIMITS)
+        return RemoteAE("127.0.0.1", servers[-1].sockets[0].getsockname()[1], limits)
 
     yield start
     for server in servers:
         server.close()
-
-
-Serve = Callable[[Script], Awaitable[RemoteAE]]
 
 
 async def associate(peer: RemoteAE) -> Requestor:
@@ -79,7 +78,7 @@ async def test_peer_that_says_nothing_is_too_late(serve: Serve) -> None:
         await reader.read()
 
     with pytest.raises(DeadlineExceeded, match="association answer"):
-        await associate(await serve(script))
+        await associate(await serve(script, IMPATIENT))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +142,8 @@ async def test_bad_answer_to_a_store(serve: Serve, answer: bytes, error: type[Ex
         writer.write(answer)
         await reader.read()
 
-    requestor = await associate(await serve(script))
+    limits = LIMITS if answer else AssociationLimits(dimse_timeout_seconds=0.5)
+    requestor = await associate(await serve(script, limits))
     with pytest.raises(error):
         await requestor.store(1, STORE, b"data")
     with pytest.raises(BackendUnavailable):

@@ -7,6 +7,7 @@ import pytest
 from imaging_services.adapters.memory.manifest import MemoryManifest
 from imaging_services.apps.event_driven_ingestion.record import BatchRecorder
 from imaging_services.domain.errors import BackendUnavailable, Conflict, OutOfResources
+from support.events import eventually
 from support.manifest_events import stored
 
 
@@ -35,7 +36,7 @@ async def recording():
     yield manifest, recorder, recorded
     manifest.go.set()
     await recorder.close()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 30)
 
 
 def events(count):
@@ -45,8 +46,7 @@ def events(count):
 async def test_what_comes_during_a_commit_is_the_next_batch(recording):
     manifest, recorder, recorded = recording
     calls = [asyncio.create_task(recorder.record(event)) for event in events(16)]
-    await asyncio.sleep(0.01)
-    assert len(manifest.batches) == 1
+    await eventually(lambda: len(manifest.batches) == 1)
     assert not recorded.is_set()
     manifest.go.set()
     await asyncio.gather(*calls)
@@ -79,8 +79,7 @@ async def test_a_failed_batch_fails_its_callers_and_the_next_one_goes_on(recordi
 async def test_a_full_queue_makes_callers_wait(recording):
     manifest, recorder, _ = recording
     calls = [asyncio.create_task(recorder.record(event)) for event in events(60)]
-    await asyncio.sleep(0.01)
-    assert len(recorder._queue) == 20
+    await eventually(lambda: len(recorder._queue) == 20)
     manifest.go.set()
     await asyncio.gather(*calls)
     assert (await manifest.counts()).instances == 60
@@ -89,7 +88,7 @@ async def test_a_full_queue_makes_callers_wait(recording):
 async def test_a_caller_that_goes_away_harms_nobody(recording):
     manifest, recorder, _ = recording
     calls = [asyncio.create_task(recorder.record(event)) for event in events(40)]
-    await asyncio.sleep(0.01)
+    await eventually(lambda: len(recorder._queue) == 20)
     for call in calls[::2]:
         call.cancel()
     manifest.go.set()
@@ -102,7 +101,7 @@ async def test_closing_refuses_the_late_and_finishes_the_rest():
     recorder = BatchRecorder(manifest, asyncio.Event(), batch_size=10, queue_size=20, queue_bytes=10**6)
     running = asyncio.create_task(recorder.run())
     call = asyncio.create_task(recorder.record(events(1)[0]))
-    await asyncio.sleep(0.01)
+    await eventually(lambda: manifest.batches)
     await recorder.close()
     with pytest.raises(BackendUnavailable):
         await recorder.record(events(2)[1])

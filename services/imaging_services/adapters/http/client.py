@@ -28,12 +28,15 @@ class HttpOptions:
     """How to reach a target. ``authorization`` is sent verbatim and wins over ``basic`` (user, password).
 
     ``timeout_seconds`` bounds each wait for the peer, not the whole exchange: a long body may take longer.
+    ``ca_file`` names authorities to trust besides the system's (which ``SSL_CERT_FILE`` replaces for the whole
+    process); ``ca_setting`` is the variable it came from, for sentences.
     """
 
     authorization: str | None = field(default=None, repr=False)
     basic: tuple[str, str] | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
     ca_file: Path | None = None
+    ca_setting: str = "SSL_CERT_FILE"
     insecure_skip_verify: bool = False
     timeout_seconds: float = 60
     connect_seconds: float = 10
@@ -140,7 +143,7 @@ class HttpTarget:
         target = self._resolve(url)
         doing = f"{method} {_shown(target)}"
         async with self._a_client() as client:
-            with http_errors(doing):
+            with http_errors(doing, ca_setting=self._options.ca_setting):
                 sent = {**self._credentials(target), **(headers or {})}
                 request = client.build_request(method, target, content=content, headers=sent, params=params)
                 response = await client.send(request, stream=True, auth=self._basic(target))
@@ -213,12 +216,15 @@ def _verification(base_url: str, options: HttpOptions) -> ssl.SSLContext | bool:
     if options.insecure_skip_verify:
         log.warning("TLS certificates are not verified", target=_shown(httpx.URL(base_url)))
         return False
+    context = httpx.create_ssl_context()  # the authorities that come with httpx, or those of SSL_CERT_FILE
+    context.load_default_certs()  # those that this machine trusts
     if options.ca_file is None:
-        return httpx.create_ssl_context()
+        return context
     try:
-        return ssl.create_default_context(cafile=str(options.ca_file))
+        context.load_verify_locations(cafile=str(options.ca_file))
     except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"the CA file {options.ca_file} cannot be used: {error}") from error
+        raise SettingsError(f"{options.ca_setting} {options.ca_file} cannot be used: {error}") from error
+    return context
 
 
 def _shown(url: httpx.URL) -> str:

@@ -4,10 +4,12 @@ import asyncio
 import time
 from pathlib import Path
 
+import orjson
 import structlog
 
-from imaging_services.adapters.http.client import HttpOptions, HttpTarget
-from imaging_services.domain.errors import InvalidInput, Refused, RetryableError
+from imaging_services.adapters.http.client import HttpOptions, HttpReply, HttpTarget
+from imaging_services.adapters.http.errors import error_of
+from imaging_services.domain.errors import ImagingError, InvalidInput, Refused, RetryableError, Superseded
 from imaging_services.domain.events.envelope import CloudEvent
 from imaging_services.domain.events.http_binding import encode_http
 
@@ -15,11 +17,13 @@ log = structlog.get_logger(__name__)
 
 _PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0)  # seconds between tries; the last repeats
 _ONE_TRY_SECONDS = 15.0
+_CONFLICT = 409
 
 
 class HttpEventSink:
     """Any 2xx says that the event is safe. 408, 425, 429, 5xx and failed connections are tried again within
-    ``timeout`` seconds; 409 raises ``Conflict``, 404 ``NotFound``, any other 4xx ``InvalidInput``."""
+    ``timeout`` seconds; 409 raises ``Conflict`` (``Superseded`` when the problem document is titled so), 404
+    ``NotFound``, any other 4xx ``InvalidInput``."""
 
     def __init__(
         self, url: str, *, timeout: float = 30, ca_file: Path | None = None, insecure_skip_verify: bool = False
@@ -42,7 +46,8 @@ class HttpEventSink:
         tries = 0
         while True:
             try:
-                await self._target.request("POST", headers=headers, content=body)
+                accept = frozenset({_CONFLICT})
+                reply = await self._target.request("POST", headers=headers, content=body, accept=accept)
             except Refused as error:
                 raise InvalidInput(str(error)) from error
             except RetryableError as error:
@@ -53,8 +58,20 @@ class HttpEventSink:
                 log.debug("event is posted again", id=event.id, tries=tries, error=str(error))
                 await asyncio.sleep(pause)
             else:
+                if reply.status == _CONFLICT:
+                    raise _conflict(reply)
                 return
 
     async def close(self) -> None:
         """Give back connections."""
         await self._target.close()
+
+
+def _conflict(reply: HttpReply) -> ImagingError:
+    try:
+        problem = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        problem = None
+    if isinstance(problem, dict) and problem.get("title") == Superseded.__name__:
+        return Superseded(str(problem.get("detail", "")))
+    return error_of("POST of an event", reply.status, reply.body.decode(errors="replace"))

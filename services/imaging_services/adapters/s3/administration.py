@@ -1,5 +1,6 @@
 """Administering buckets through boto3: creating them, and removing what failed uploads left. Blocking."""
 
+import os
 from typing import Any
 
 import boto3
@@ -65,8 +66,9 @@ def abort_uploads(settings: BucketSettings, key: str) -> int:
 def _client(settings: BucketSettings) -> Any:
     secret = settings.AWS_SECRET_ACCESS_KEY
     verify: bool | str = not settings.BUCKET_SKIP_VERIFY
-    if verify and settings.BUCKET_CA_FILE is not None:
-        verify = str(settings.BUCKET_CA_FILE)
+    authorities = settings.BUCKET_CA_FILE or os.environ.get("SSL_CERT_FILE")  # obstore obeys the latter by itself
+    if verify and authorities:
+        verify = str(authorities)
     return boto3.client(
         "s3",
         endpoint_url=settings.endpoint,

@@ -11,6 +11,9 @@ from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded,
 _STATUS = re.compile(r"status code: (\d{3})")
 _FULL = re.compile(r"InsufficientStorage|StorageFull|QuotaExceeded|DiskFull|no space left", re.IGNORECASE)
 _CODE = re.compile(r"<Code>([^<]+)</Code>")
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
+
+_UNKNOWN = {"UnknownIssuer", "BadSignature", "CaUsedAsEndEntity"}
 
 
 class RangeNotSatisfiable(Exception):
@@ -36,10 +39,14 @@ def _convert(operation: str, error: Exception) -> ImagingError | RangeNotSatisfi
         return NotFound(f"{operation}: no such object")
     if isinstance(error, FileNotFoundError):
         return BackendUnavailable(f"{operation}: the bucket does not exist")
-    if status == 416:
+    if status == 416 or "StartTooLarge" in text:  # some servers answer such a range with the whole object
         return RangeNotSatisfiable(operation)
     if status == 507 or _FULL.search(text):
         return OutOfResources(f"{operation}: the storage space is full ({summary})")
+    refused = _CERTIFICATE.search(text)
+    if refused:
+        todo = ": set BUCKET_CA_FILE to a PEM file of the authority that issued it" if refused[1] in _UNKNOWN else ""
+        return BackendUnavailable(f"{operation}: the server's certificate is refused ({refused[1]}){todo}")
     if status in (401, 403):
         return BackendUnavailable(f"{operation}: the storage space refuses our credentials ({summary})")
     if "kind: Timeout" in text or "TimedOut" in text or status in (408, 504):

@@ -4,6 +4,7 @@ The ConfigMap's keys lie in ``BUCKET_CONFIG_PATH``, the Secret's in ``BUCKET_SEC
 ObjectBucketClaim produces can be mounted as it is.
 """
 
+import base64
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -64,6 +65,23 @@ class BucketSettings(BaseModel):
             raise ValueError(f"{present[0]} needs {', '.join(missing)}")
         if (self.AWS_ACCESS_KEY_ID is None) != (self.AWS_SECRET_ACCESS_KEY is None):
             raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together")
+        return self
+
+    @model_validator(mode="after")
+    def _azure_usable(self) -> Self:
+        endpoint, key = self.AZURE_STORAGE_CONNECTION_STRING, self.AZURE_STORAGE_ACCOUNT_KEY
+        if self.provider != "azure" or endpoint is None or key is None:
+            return self
+        if not endpoint.startswith(("http://", "https://")) or not urlsplit(endpoint).hostname:
+            raise ValueError(
+                "AZURE_STORAGE_CONNECTION_STRING is, in spite of its name, the blob service's URL, such as"
+                " https://<account>.blob.core.windows.net; what else a connection string holds belongs into"
+                " AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
+            )
+        try:
+            base64.b64decode(key.get_secret_value(), validate=True)
+        except ValueError:
+            raise ValueError("AZURE_STORAGE_ACCOUNT_KEY is not base64: copy the account's access key") from None
         return self
 
     @property

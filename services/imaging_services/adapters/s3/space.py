@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from obstore.exceptions import BaseError
+
 from imaging_services.adapters.s3.folder import FolderStore
 from imaging_services.adapters.s3.settings import BucketSettings, read_bucket_settings
 from imaging_services.adapters.s3.store import CloudStore
@@ -25,5 +27,6 @@ def space_of(settings: BucketSettings) -> ObjectStore:
         return FolderStore(settings.LOCAL_STORAGE_PATH)
     try:
         return CloudStore(settings)
-    except (ValueError, TypeError) as error:
-        raise SettingsError(f"the storage space cannot be opened: {error}") from error
+    except (BaseError, ValueError, TypeError) as error:
+        # Only the first line: what follows repeats the settings.
+        raise SettingsError(f"the storage space cannot be opened: {str(error).splitlines()[0]}") from error

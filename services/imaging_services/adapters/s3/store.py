@@ -89,7 +89,8 @@ class CloudStore:
             raise
 
     async def _abort_parts(self, key: str) -> None:
-        """Remove parts that a failed or cancelled upload left: they are invisible, but they are paid for."""
+        """Remove parts that a failed or cancelled upload left: they are invisible, but they are paid for. Azure removes
+        blocks that were never committed by itself, after a week."""
         if self._settings.provider == "s3":
             # Only imported when needed: boto3 takes a third of a second and 20 MB.
             from imaging_services.adapters.s3.administration import abort_uploads

@@ -21,13 +21,12 @@ from imaging_services.apps.dicomweb_ingestion.responses import (
     wants_gzip,
 )
 from imaging_services.apps.dicomweb_ingestion.stored_file import open_stored
-from imaging_services.domain.dicom.header import read_header
 from imaging_services.domain.dicom.json_model import BulkPath, JsonModel, format_path
 from imaging_services.domain.dicom.media_types import DICOM_XML
 from imaging_services.domain.dicom.multipart_writer import MultipartWriter
 from imaging_services.domain.dicom.native_model import native_dicom_model
-from imaging_services.domain.dicom.pixel_layout import pixel_element
 from imaging_services.domain.dicom.range_file import RangeFile
+from imaging_services.domain.dicom.trailing import read_data_set
 from imaging_services.domain.manifest.query import DicomJson, InstanceLocation
 from imaging_services.domain.ports import ObjectStore
 
@@ -136,14 +135,13 @@ def _encode(file: RangeFile, prefix: str, *, xml: bool) -> bytes:
 
 
 def read_metadata(file: RangeFile, bulk_data_prefix: str) -> DicomJson:
-    """The header, with a BulkDataURI for each value left out. What follows the pixel data is not part of it."""
+    """The data set in the order of tags, with a BulkDataURI for each value left out."""
 
     def bulk_uri(path: BulkPath) -> str:
         return bulk_data_prefix + format_path(path)
 
-    dataset = read_header(file)
-    pixels = pixel_element(file, dataset)
+    dataset, pixels = read_data_set(file)
     document = JsonModel(file, bulk_uri).convert(dataset)
     if pixels is not None:
         document[f"{pixels.tag:08X}"] = {"vr": pixels.vr, "BulkDataURI": bulk_uri((pixels.tag,))}
-    return document
+    return dict(sorted(document.items()))

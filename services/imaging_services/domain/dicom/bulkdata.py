@@ -9,7 +9,10 @@ from imaging_services.domain.dicom.header import effective_vr, is_deferred, load
 from imaging_services.domain.dicom.json_model import BulkPath
 from imaging_services.domain.dicom.json_values import word_size
 from imaging_services.domain.dicom.range_file import RangeFile
+from imaging_services.domain.dicom.trailing import read_data_set
 from imaging_services.domain.errors import InvalidInput, NotFound
+
+PIXEL_DATA = 0x7FE00010
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,8 @@ def parse_path(text: str) -> BulkPath:
 
 
 def find_bulk_value(file: RangeFile, path: BulkPath) -> BulkValue:
-    """The value at ``path`` of the header. Raises ``NotFound``."""
-    dataset: Dataset = read_header(file)
+    """The value at ``path``, before or behind the pixel data. Raises ``NotFound``."""
+    dataset: Dataset = read_header(file) if path[0] < PIXEL_DATA else read_data_set(file)[0]
     for tag, number in zip(path[:-1:2], path[1::2], strict=True):
         dataset = _item(dataset, file, tag, number)
     return _value(dataset, path[-1])

@@ -4,13 +4,15 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from imaging_services.domain.dicom.range_file import RangeFile
+from imaging_services.domain.dicom.range_file import BLOCK, RangeFile
 from imaging_services.domain.errors import NotFound
 
 _ITEM = 0xFFFEE000
 _SEQUENCE_DELIMITER = 0xFFFEE0DD
 # The end of a code stream: EOI of JPEG and JPEG-LS, EOC of JPEG 2000 (ISO/IEC 10918-1, 14495-1, 15444-1).
 _END_MARKER = b"\xff\xd9"
+
+_HEADS = 4096  # bytes read at an item whose value is not wanted: its head, and maybe the next items
 
 Span = tuple[int, int]
 
@@ -52,6 +54,40 @@ def read_encapsulation(
     return Encapsulation(_by_table(fragments, base, table) or _by_content(file, fragments, frames))
 
 
+def end_of_fragments(file: RangeFile, value: int, last_offset: int | None) -> int | None:
+    """The position behind the Sequence Delimitation Item; None when the structure is broken.
+
+    ``value`` is where the Basic Offset Table's item begins, ``last_offset`` what the Extended Offset Table says of the
+    last frame. Either table saves the walk to that frame when an item is where it says.
+    """
+    try:
+        tag, length = _item(file, value)
+        base = value + 8 + length
+        if tag != _ITEM:
+            return None
+        if last_offset is None and length >= 4:
+            last_offset = int.from_bytes(file.read_at(base - 4, 4, ahead=4), "little")
+        end = None if last_offset is None else _walked(file, base + last_offset)
+        return end or _walked(file, base)
+    except NotFound:
+        return None
+
+
+def _walked(file: RangeFile, position: int) -> int | None:
+    """The end of the fragments from ``position`` on. Only the heads of large ones are read."""
+    ahead = _HEADS
+    while position + 8 < file.size:
+        tag, length = _item(file, position, ahead)
+        position += 8
+        if tag == _SEQUENCE_DELIMITER:
+            return position
+        if tag != _ITEM:
+            return None
+        position += length
+        ahead = BLOCK if length < BLOCK else _HEADS
+    return file.size if position + 8 == file.size else None  # nothing can follow: no need to look
+
+
 def _fragments(file: RangeFile, position: int) -> Iterator[Span]:
     """Offset and length of each fragment's value, to the Sequence Delimitation Item or the end of the file."""
     while position + 8 <= file.size:
@@ -64,8 +100,8 @@ def _fragments(file: RangeFile, position: int) -> Iterator[Span]:
         position += 8 + length
 
 
-def _item(file: RangeFile, position: int) -> tuple[int, int]:
-    head = file.read_at(position, 8)
+def _item(file: RangeFile, position: int, ahead: int = BLOCK) -> tuple[int, int]:
+    head = file.read_at(position, 8, ahead=ahead)
     if len(head) < 8:
         raise NotFound("the stored file ends within its pixel data")
     group, element, length = struct.unpack("<HHI", head)

@@ -43,15 +43,16 @@ class RangeFile:
         self._position += len(block)
         return block
 
-    def read_at(self, start: int, length: int) -> bytes:
-        """Read without moving."""
+    def read_at(self, start: int, length: int, *, ahead: int | None = None) -> bytes:
+        """Read without moving. ``ahead``: how many bytes to fetch at least, when any; by default a block."""
         if start + length <= len(self._head):
             return self._head[start : start + length]
         if self._cache_start <= start and start + length <= self._cache_start + len(self._cache):
             return self._cache[start - self._cache_start : start - self._cache_start + length]
         if length <= 0:
             return b""
-        fetched = self._fetch(start, min(max(length, self._block), self._size - start))
+        wanted = max(length, self._block if ahead is None else ahead)
+        fetched = self._fetch(start, min(wanted, self._size - start))
         if len(fetched) <= 2 * self._block:
             self._cache, self._cache_start = fetched, start
         return fetched[:length]
