@@ -1,9 +1,11 @@
 """The ``imaging`` command: every error is one line, never a traceback."""
 
+import contextlib
+import logging
 import os
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -42,9 +44,10 @@ def build(arguments: list[str]) -> typer.Typer:
 
 
 def _add_local(app: typer.Typer) -> None:
-    from imaging_services.cli import send, up
+    from imaging_services.cli import backend, send, up
 
     app.command("up", rich_help_panel="On one machine")(up.up)
+    app.command("backend", rich_help_panel="On one machine")(backend.backend)
     app.command("send", rich_help_panel="On one machine")(send.send)
 
 
@@ -74,9 +77,26 @@ def main() -> None:
     """Entry point. Exit codes: 0 done, 1 something failed, 2 wrong settings or usage."""
     try:
         build(sys.argv[1:])()
+        code = 0
+    except SystemExit as ended:  # typer's own way out
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except ImagingError as error:
         typer.echo(f"imaging: {error}", err=True)
-        sys.exit(2 if isinstance(error, SettingsError) else 1)
+        code = 2 if isinstance(error, SettingsError) else 1
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process without tearing the interpreter down.
+
+    obstore's threads outlive their last call by a moment; one that wants the interpreter while it is torn down aborts
+    the process (pyo3-async-runtimes issue 40), and a command that did its work would seem to have failed.
+    """
+    logging.shutdown()
+    with contextlib.suppress(BrokenPipeError):  # as in: imaging dead-letters | head
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
 
 from imaging_services.adapters.s3 import settings as space_settings
+from imaging_services.cli.backend import SERVERS as BACKENDS
+from imaging_services.local import backend
 from imaging_services.runtime import ServiceSettings
 
 COMPONENTS = {
@@ -37,11 +40,9 @@ def render() -> str:
     pages = [INTRODUCTION, _common()]
     for component, package in COMPONENTS.items():
         settings = importlib.import_module(f"imaging_services.apps.{package}.settings").Settings
-        fields = {
-            name: info for name, info in settings.model_fields.items() if name not in ServiceSettings.model_fields
-        }
-        pages.append(f"## `imaging run {component}`\n\n{_table(fields)}")
+        pages.append(f"## `imaging run {component}`\n\n{_table(_own(settings, ServiceSettings))}")
     pages.append(_space_files())
+    pages.append(_backends())
     return "\n".join(pages)
 
 
@@ -55,6 +56,17 @@ def _space_files() -> str:
         "## Files of a storage space\n\nOne file a key, in the directories `BUCKET_CONFIG_PATH` and "
         f"`BUCKET_SECRET_PATH`. Values are trimmed; an empty file counts as absent.\n\n{_table(fields)}"
     )
+
+
+def _backends() -> str:
+    parts = [f"## `imaging backend`\n\nServers for trials.\n\n{_table(_own(backend.BackendSettings, ServiceSettings))}"]
+    for server, (settings, _) in BACKENDS.items():
+        parts.append(f"### `imaging backend {server}`\n\n{_table(_own(settings, backend.BackendSettings))}")
+    return "\n".join(parts)
+
+
+def _own(settings: type[BaseSettings], base: type[BaseSettings]) -> dict[str, FieldInfo]:
+    return {name: info for name, info in settings.model_fields.items() if name not in base.model_fields}
 
 
 def _table(fields: dict[str, FieldInfo]) -> str:

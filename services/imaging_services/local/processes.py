@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from imaging_services.domain.errors import BackendUnavailable
 
@@ -24,11 +25,12 @@ class Program:
     ``ready`` is asked again and again, must return within two seconds and must not raise.
     ``parent_death_signal`` is what the kernel sends when the parent is killed (Linux). All end at once then, so
     nobody could drain into anybody: what was acknowledged is safe without that.
+    Without a ``log_file`` its output goes where ours goes.
     """
 
     name: str
     command: list[str]
-    log_file: Path
+    log_file: Path | None
     ready: Callable[[], bool]
     environment: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
@@ -46,20 +48,26 @@ class Child:
         parent death signal when the starting *thread* ends."""
         self.program = program
         self._stopping = False
+        if program.log_file is None:
+            self._process = self._start(None)
+            return
         program.log_file.parent.mkdir(parents=True, exist_ok=True)
         _rotate(program.log_file)
         with program.log_file.open("ab") as log:
             self._log_start = log.tell()
-            self._process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
-                program.command,
-                env={**os.environ, **program.environment},
-                cwd=program.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches the supervisor only, which stops children in order
-                preexec_fn=_die_with_parent(program.parent_death_signal, os.getpid()),
-            )
+            self._process = self._start(log)
+
+    def _start(self, log: BinaryIO | None) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(  # noqa: S603 - our own programs, no shell
+            self.program.command,
+            env={**os.environ, **self.program.environment},
+            cwd=self.program.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT if log else None,
+            start_new_session=True,  # Ctrl-C reaches the supervisor only, which stops children in order
+            preexec_fn=_die_with_parent(self.program.parent_death_signal, os.getpid()),
+        )
 
     @property
     def pid(self) -> int:
@@ -77,11 +85,17 @@ class Child:
         return self._stopping
 
     def last_lines(self, count: int = 15) -> list[str]:
-        """What it wrote last since this start."""
+        """What it wrote last since this start; nothing without a log file."""
+        if self.program.log_file is None:
+            return []
         with self.program.log_file.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(min(self._log_start, end), end - 64 * 1024))
             return log.read().decode("utf-8", "replace").splitlines()[-count:]
+
+    def wait(self) -> None:
+        """Block until it ended."""
+        self._process.wait()
 
     def wait_ready(self) -> None:
         """Block until the program answers. Raises ``BackendUnavailable`` with its last log lines when it ended or
@@ -132,6 +146,8 @@ class Child:
         self._process.wait()
 
     def _account(self, what: str) -> str:
+        if self.program.log_file is None:
+            return f"{self.program.name} {what}"
         lines = "".join(f"\n    {line}" for line in self.last_lines())
         return f"{self.program.name} {what}; its last log lines ({self.program.log_file}):{lines or ' none'}"
 

@@ -1,4 +1,4 @@
-"""The S3 server of the local stack: SeaweedFS in one process, bound to the loopback address."""
+"""The S3 server of the local stack: SeaweedFS in one process."""
 
 import json
 import signal
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imaging_services.domain.errors import BackendUnavailable
-from imaging_services.local.nats_server import wheel_program
+from imaging_services.local.bundled import wheel_program
 from imaging_services.local.ports import LOOPBACK
 from imaging_services.local.processes import Program
 from imaging_services.local.readiness import http_put, http_status
@@ -23,10 +23,12 @@ class S3Server:
     ports: dict[str, int]
     access_key_id: str
     secret_access_key: str
+    host: str = LOOPBACK
+    """Where the S3 front listens; it must include the loopback address. The parts behind it stay on that."""
 
     @property
     def endpoint(self) -> str:
-        """Base URL for S3 clients (path style)."""
+        """Base URL for S3 clients on this machine (path style)."""
         return f"http://{LOOPBACK}:{self.ports['s3']}"
 
     def program(self) -> Program:
@@ -79,6 +81,7 @@ class S3Server:
             "filer": "true",
             "filer.concurrentUploadLimitMB": "32",
             "s3": "true",
+            "s3.ip.bind": self.host,
             "s3.config": str(identities),
             "s3.port.iceberg": "0",
             "s3.port.lance": "0",

@@ -11,6 +11,7 @@ from typing import Literal
 from imaging_services.adapters.s3.administration import ensure_bucket
 from imaging_services.domain.errors import SettingsError
 from imaging_services.local.bindings import Binding, instance_binding, study_binding
+from imaging_services.local.bundled import check_bundled
 from imaging_services.local.configuration import (
     DATABASE,
     DEFAULT_PORTS,
@@ -51,9 +52,10 @@ class LocalStack:
     async def run(self, ready: Callable[[StackConfiguration], Awaitable[None]]) -> None:
         """Start, call ``ready`` when every service takes work, keep running until ``stop``.
 
-        Raises ``SettingsError`` (folder in use, port taken, wrong URL) or ``BackendUnavailable`` (something does not
-        start); nothing is left running then.
+        Raises ``SettingsError`` (a server not installed, folder in use, port taken, wrong URL) or
+        ``BackendUnavailable`` (something does not start); nothing is left running then.
         """
+        check_bundled()
         subscribers = _subscribers(self.options)
         folder = DataFolder(self.options.data_dir)
         with folder.locked():

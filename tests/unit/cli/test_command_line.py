@@ -20,11 +20,11 @@ def imaging(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 def test_help_names_every_command() -> None:
     shown = CliRunner().invoke(build(["--help"]), ["--help"])
     assert shown.exit_code == 0
-    for command in ("up", "send", "run", "doctor", "dead-letters", "redrive"):
+    for command in ("up", "send", "backend", "run", "doctor", "dead-letters", "redrive"):
         assert f" {command} " in shown.output
 
 
-@pytest.mark.parametrize("command", ["up", "send", "run", "doctor", "dead-letters", "redrive"])
+@pytest.mark.parametrize("command", ["up", "send", "backend", "run", "doctor", "dead-letters", "redrive"])
 def test_every_command_has_help(command: str) -> None:
     shown = CliRunner().invoke(build([command]), [command, "--help"])
     assert shown.exit_code == 0
