@@ -1,0 +1,110 @@
+"""The event log of a DicomEventDrivenIngestion: where it is, and how pods are told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from imaging_operator.builders.certificates import client_files, client_mounts
+from imaging_operator.builders.environment import SecretKey, Value, boolean
+from imaging_operator.builders.pod import Mount
+from imaging_operator.builders.scaling import Lag
+from imaging_operator.errors import Wrong
+from imaging_operator.specs.connections import ClientTls
+from imaging_operator.specs.event_driven_ingestion import EventDrivenIngestionSpec
+from imaging_services.domain.errors import SettingsError
+from imaging_services.domain.events.subjects import EventSubjects, token
+
+TOKEN_KEY = "token"  # noqa: S105 - the key's name
+_MONITORING_PORT = 8222
+_USE = "events"
+
+
+@dataclass(frozen=True, slots=True)
+class EventLog:
+    """A JetStream event log."""
+
+    url: str
+    secure: bool
+    root: str
+    stream: str
+    token_secret: str
+    tls: ClientTls | None
+    replicas: int
+    retention_days: int | None
+
+    @property
+    def subjects(self) -> EventSubjects:
+        """Names of its streams and subjects."""
+        return EventSubjects(self.root, self.stream)
+
+    def producer(self) -> dict[str, Value]:
+        """Variables of who hands in events."""
+        found: dict[str, Value] = {
+            "EVENTS_NATS_URL": self.url,
+            "EVENTS_NATS_TLS_ENABLED": boolean(self.secure),
+            "EVENTS_NATS_SUBJECT_ROOT": self.root,
+            "EVENTS_STREAM": self.stream,
+        }
+        names = ("EVENTS_NATS_TLS_CA_FILE", "EVENTS_NATS_TLS_CERT_FILE", "EVENTS_NATS_TLS_KEY_FILE")
+        found |= client_files(self.tls, _USE, names)
+        if self.token_secret:
+            found["EVENTS_NATS_AUTH_TOKEN"] = SecretKey(self.token_secret, TOKEN_KEY)
+        return found
+
+    def consumer(self) -> dict[str, Value]:
+        """Variables of who appends to the log or consumes it, and so may create its streams."""
+        found = self.producer() | {"EVENTS_REPLICAS": str(self.replicas)}
+        if self.retention_days is not None:
+            found["EVENTS_RETENTION_DAYS"] = str(self.retention_days)
+        return found
+
+    def mounts(self) -> list[Mount]:
+        """Certificates."""
+        return client_mounts(self.tls, _USE)
+
+    def lag(self, consumer: str, settings: Any) -> Lag:
+        """What KEDA looks at for one durable consumer."""
+        return nats_lag(self.url, self.subjects.event_stream, token(consumer), settings)
+
+
+def event_log(namespace: str, name: str, spec: EventDrivenIngestionSpec, settings: Any) -> EventLog:
+    """The log of the DicomEventDrivenIngestion ``name``. Raises ``Wrong`` when nobody says where NATS is.
+
+    Without ``eventStream`` the log is named by namespace and name: an underscore is in neither, so that no two
+    resources of a cluster share a log.
+    """
+    own = bool(spec.nats_url)
+    url = spec.nats_url or settings.EVENTS_NATS_URL
+    if not url:
+        raise Wrong(
+            "No NATS server for events: set spec.natsUrl, or the operator's EVENTS_NATS_URL (chart value nats.url)"
+        )
+    log = EventLog(
+        url=url,
+        secure=spec.nats_secure if own else spec.nats_secure or settings.EVENTS_NATS_TLS_ENABLED,
+        root=spec.nats_subject_root or settings.EVENTS_NATS_SUBJECT_ROOT,
+        stream=spec.event_stream or f"{namespace}_{name}",
+        token_secret=spec.nats_token_secret,
+        tls=spec.nats_tls,
+        replicas=spec.stream_replicas,
+        retention_days=spec.event_retention_days,
+    )
+    refused(lambda: log.subjects.ingress)
+    return log
+
+
+def refused(names: Callable[[], object]) -> None:
+    """Raise ``Wrong`` when the services would refuse the names."""
+    try:
+        names()
+    except SettingsError as error:
+        raise Wrong(str(error)) from None
+
+
+def nats_lag(url: str, stream: str, consumer: str, settings: Any) -> Lag:
+    """A consumer on the server of ``url``; its monitoring endpoint is the operator's setting, or the usual port."""
+    first = url.split(",")[0].strip()
+    host = urlsplit(first if "://" in first else f"//{first}").hostname or first
+    monitoring = settings.EVENTS_NATS_MONITORING or f"{host}:{_MONITORING_PORT}"
+    return Lag(monitoring, settings.EVENTS_NATS_ACCOUNT, stream, consumer)

@@ -1,0 +1,140 @@
+"""The parts that builders put together: environment, resources, names, scale, addresses."""
+
+import base64
+
+import pytest
+
+from imaging_operator.builders.environment import Environment, SecretKey, keys_of, value_of
+from imaging_operator.builders.events import nats_lag
+from imaging_operator.builders.pod import Size, resources
+from imaging_operator.errors import Wrong
+from imaging_operator.kinds.shared import deployment_scale, image_of, service_scale
+from imaging_operator.settings import OperatorSettings
+from imaging_operator.specs.common import DeploymentGroup, ServiceGroup
+
+SIZE = Size(cpu="100m", memory="128Mi")
+
+
+def test_the_stronger_value_wins() -> None:
+    it = Environment(
+        fixed={"PORT_OF_POD": "1"},
+        values={"DERIVED": "operator", "IN_OBJECT": "operator", "IN_OVERRIDES": "operator", "IN_ENV": "operator"},
+        chosen={"CHOSEN": "field", "CHOSEN_IN_OBJECT": "field", "CHOSEN_IN_OVERRIDES": "field"},
+        brought={"IN_OBJECT", "CHOSEN_IN_OBJECT", "PORT_OF_POD"},
+        overridden={"IN_OVERRIDES", "CHOSEN_IN_OVERRIDES"},
+        overrides=[("IN_ENV", "env"), ("NEW", "env")],
+    )
+    assert it.effective() == {
+        "PORT_OF_POD": "1",
+        "DERIVED": "operator",
+        "CHOSEN": "field",
+        "CHOSEN_IN_OBJECT": "field",
+        "IN_ENV": "env",
+        "NEW": "env",
+    }
+
+
+def test_fixed_values_cannot_be_set() -> None:
+    with pytest.raises(Wrong, match="HEALTH_PORT is set by the operator, to 9090"):
+        Environment(fixed={"HEALTH_PORT": "9090"}, overrides=[("HEALTH_PORT", "1")]).render()
+
+
+def test_the_last_of_two_values_in_env_counts() -> None:
+    assert Environment(overrides=[("A", "1"), ("A", "2")]).render() == [{"name": "A", "value": "2"}]
+
+
+def test_secrets_stay_where_they_are() -> None:
+    assert Environment(values={"B": SecretKey("s", "token"), "A": "1"}).render() == [
+        {"name": "A", "value": "1"},
+        {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "token"}}},
+    ]
+
+
+def test_objects_without_data_are_empty() -> None:
+    assert keys_of({"kind": "Secret"}, None, {"data": None}, {"data": {"A": ""}}) == {"A"}
+
+
+@pytest.mark.parametrize(
+    ("secret", "expected"),
+    [
+        (None, "from config"),
+        ({"data": {"A": base64.b64encode(b"from secret").decode()}}, "from secret"),
+        ({"data": {"A": ""}}, ""),
+        ({"data": {"A": "%"}}, None),
+        ({"data": {"A": "/w=="}}, None),
+        ({"data": {"OTHER": "MQ=="}}, "from config"),
+    ],
+)
+def test_values_as_a_pod_sees_them(secret: dict[str, object] | None, expected: str | None) -> None:
+    assert value_of("A", {"data": {"A": "from config"}}, secret) == expected
+
+
+@pytest.mark.parametrize(
+    ("wished", "expected"),
+    [
+        ({}, {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "384Mi"}}),
+        ({"limits": {"memory": "64Mi"}}, {"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi"}}),
+        ({"requests": {"memory": "1Gi"}}, {"requests": {"cpu": "100m", "memory": "1Gi"}}),
+        (
+            {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}},
+            {"requests": {"cpu": "1", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "384Mi"}},
+        ),
+    ],
+)
+def test_a_default_never_contradicts_a_wish(
+    wished: dict[str, dict[str, str]], expected: dict[str, dict[str, str]]
+) -> None:
+    assert resources(SIZE, wished) == expected
+
+
+@pytest.mark.parametrize(
+    ("group", "bounds"),
+    [
+        (ServiceGroup(), (1, 1)),
+        (ServiceGroup(min_replicas=0, max_replicas=1), (1, 1)),
+        (ServiceGroup(min_replicas=2), (2, 2)),
+        (ServiceGroup(min_replicas=0, max_replicas=4), (1, 4)),
+        (ServiceGroup(min_replicas=3, max_replicas=3), (3, 3)),
+    ],
+)
+def test_services_without_knative_have_at_least_one_pod(group: ServiceGroup, bounds: tuple[int, int]) -> None:
+    scale = service_scale(group)
+    assert (scale.minimum, scale.maximum) == bounds
+
+
+@pytest.mark.parametrize(
+    ("group", "bounds"),
+    [
+        (DeploymentGroup(), (1, 1)),
+        (DeploymentGroup(replicas=0), (0, 0)),
+        (DeploymentGroup(replicas=3), (3, 3)),
+        (DeploymentGroup(replicas=9, max_replicas=2), (1, 2)),
+        (DeploymentGroup(min_replicas=2, max_replicas=5), (2, 5)),
+    ],
+)
+def test_deployments_have_a_number_or_bounds(group: DeploymentGroup, bounds: tuple[int, int]) -> None:
+    scale = deployment_scale(group)
+    assert (scale.minimum, scale.maximum) == bounds
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint"),
+    [
+        ("nats://nats.messaging.svc:4222", "nats.messaging.svc:8222"),
+        ("nats-a:4222, nats-b:4222", "nats-a:8222"),
+        ("nats", "nats:8222"),
+        ("tls://user@nats.example.org", "nats.example.org:8222"),
+    ],
+)
+def test_the_monitoring_endpoint_is_beside_the_server(url: str, endpoint: str) -> None:
+    assert nats_lag(url, "s", "c", OperatorSettings()).monitoring == endpoint
+
+
+def test_the_operators_monitoring_endpoint_wins() -> None:
+    settings = OperatorSettings(EVENTS_NATS_MONITORING="monitor:80", EVENTS_NATS_ACCOUNT="imaging")
+    lag = nats_lag("nats", "s", "c", settings)
+    assert (lag.monitoring, lag.account) == ("monitor:80", "imaging")
+
+
+def test_the_default_image_is_the_operators() -> None:
+    assert image_of("", OperatorSettings(IMAGE="registry/x:1")) == ("registry/x:1", True)

@@ -1,0 +1,238 @@
+"""Plain or on Knative, and what cannot be built."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from imaging_operator.errors import MissingReference, NotYet, Wrong
+from imaging_operator.kinds import KINDS
+from imaging_operator.kinds.common import Features, Json
+from imaging_operator.settings import OperatorSettings
+from support.operator_kinds import KNATIVE, NOTHING, case, wanted
+
+SETTINGS = OperatorSettings(EVENTS_NATS_URL="nats://nats:4222")
+
+
+def build(
+    name: str,
+    *,
+    features: Features = NOTHING,
+    settings: OperatorSettings = SETTINGS,
+    edi: dict[str, Any] | None = None,
+    **spec: Any,
+) -> list[Json]:
+    """A case with other members of the spec, and of the EDI's."""
+    resource, *others = copy.deepcopy(case(name).documents())
+    resource["spec"] |= spec
+    for each in others:
+        if each["kind"] == "DicomEventDrivenIngestion":
+            each["spec"] |= edi or {}
+    return list(KINDS[resource["kind"]].build(wanted(resource, others, features), settings))
+
+
+def kinds_of(objects: list[Json]) -> set[str]:
+    """Group and kind of each."""
+    return {f"{each['apiVersion'].rpartition('/')[0]} {each['kind']}".strip() for each in objects}
+
+
+@pytest.mark.parametrize(
+    ("features", "settings", "spec"),
+    [
+        (NOTHING, SETTINGS, {"knative": True}),
+        (Features(knative_serving=True), SETTINGS, {"knative": True}),
+        (Features(knative_eventing=True), SETTINGS, {"knative": True}),
+        (NOTHING, OperatorSettings(KNATIVE=True), {}),
+    ],
+)
+def test_asked_for_and_absent_knative_is_waited_for(
+    features: Features, settings: OperatorSettings, spec: dict[str, Any]
+) -> None:
+    with pytest.raises(NotYet, match=r"^Knative serving or eventing not installed in cluster$"):
+        build("plain/event-driven-ingestion", features=features, settings=settings, **spec)
+
+
+@pytest.mark.parametrize("name", ["knative/instance-binding", "knative/study-binding", "knative/event-bridge-hub"])
+def test_the_others_wait_for_knative_as_well(name: str) -> None:
+    with pytest.raises(NotYet, match="Knative serving or eventing not installed in cluster"):
+        build(name, settings=OperatorSettings(KNATIVE=True))
+
+
+def test_installed_knative_is_used_only_when_asked_for() -> None:
+    assert "apps Deployment" in kinds_of(build("plain/event-driven-ingestion", features=KNATIVE))
+    assert "serving.knative.dev Service" in kinds_of(
+        build("plain/event-driven-ingestion", features=KNATIVE, knative=True)
+    )
+    plain = build(
+        "plain/event-driven-ingestion",
+        features=KNATIVE,
+        settings=OperatorSettings(KNATIVE=True, EVENTS_NATS_URL="nats://n"),
+        knative=False,
+    )
+    assert "apps Deployment" in kinds_of(plain)
+
+
+@pytest.mark.parametrize("name", ["plain/instance-binding-stow", "plain/study-binding"])
+def test_bindings_follow_their_edi(name: str) -> None:
+    resource, *others = copy.deepcopy(case(name).documents())
+    for each in others:
+        if each["kind"] == "DicomEventDrivenIngestion":
+            each["spec"]["knative"] = True
+            each["status"] = {"brokerEndpoint": "http://broker"}
+    objects = list(KINDS[resource["kind"]].build(wanted(resource, others, KNATIVE), SETTINGS))
+    assert kinds_of(objects) == {"ServiceAccount", "serving.knative.dev Service", "eventing.knative.dev Trigger"}
+
+
+def test_a_binding_on_knative_needs_its_edi_there() -> None:
+    with pytest.raises(Wrong, match="set knative alike in both"):
+        build("plain/instance-binding-stow", features=KNATIVE, knative=True)
+
+
+def test_plain_pods_get_events_of_a_broker_posted() -> None:
+    objects = case("knative/instance-binding-plain-pods").build()
+    (trigger,) = [each for each in objects if each["kind"] == "Trigger"]
+    assert trigger["spec"]["subscriber"]["ref"] == {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "name": "archive-instance-binding",
+    }
+
+
+def test_stow_waits_until_its_public_address_is_known() -> None:
+    first = case("knative/dicomweb-ingestion-service-first-pass").build()
+    then = case("knative/dicomweb-ingestion-service").build()
+    assert [each["metadata"]["name"] for each in first if each["kind"] == "Service"] == ["space1-wado"]
+    assert [each["metadata"]["name"] for each in then if each["kind"] == "Service"] == ["space1-wado", "space1-stow"]
+
+
+def test_a_given_public_address_needs_no_waiting() -> None:
+    objects = build(
+        "knative/dicomweb-ingestion-service-first-pass",
+        features=KNATIVE,
+        settings=OperatorSettings(KNATIVE=True),
+        externalEndpoint="https://dicomweb.example.org/space1/",
+    )
+    (stow,) = [each for each in objects if each["metadata"]["name"] == "space1-stow" and "spec" in each]
+    env = {each["name"]: each.get("value") for each in stow["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["WADO_EXTERNAL_ENDPOINT"] == "https://dicomweb.example.org/space1/wado-rs"
+
+
+def test_a_broker_that_is_not_known_yet_is_waited_for() -> None:
+    resource, *others = copy.deepcopy(case("knative/dimse-ingestion-service").documents())
+    for each in others:
+        if each["kind"] == "DicomEventDrivenIngestion":
+            del each["status"]
+    with pytest.raises(MissingReference, match="DicomEventDrivenIngestion core has no broker endpoint yet"):
+        KINDS[resource["kind"]].build(wanted(resource, others, KNATIVE), OperatorSettings(KNATIVE=True))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain/event-driven-ingestion",
+        "plain/dicomweb-ingestion-service",
+        "plain/instance-binding-stow",
+        "plain/study-binding",
+        "plain/dimse-ingestion-service",
+        "plain/event-bridge-hub",
+    ],
+)
+def test_without_nats_for_events_it_says_what_to_set(name: str) -> None:
+    with pytest.raises(Wrong) as raised:
+        build(name, settings=OperatorSettings())
+    assert str(raised.value) == (
+        "No NATS server for events: set spec.natsUrl, or the operator's EVENTS_NATS_URL (chart value nats.url)"
+    )
+
+
+def test_the_edis_own_nats_is_everybodys() -> None:
+    objects = build("plain/instance-binding-stow", settings=OperatorSettings(), edi={"natsUrl": "nats.example.org"})
+    (deployment,) = [each for each in objects if each["kind"] == "Deployment"]
+    env = {each["name"]: each.get("value") for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["EVENTS_NATS_URL"] == "nats.example.org"
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "message"),
+    [
+        ("plain/dimse-proxy", {"natsUrl": ""}, "spec.natsUrl is not set: the relay needs a NATS server with JetStream"),
+        ("plain/dimse-ingestion-service", {"natsUrl": ""}, "spec.natsUrl is not set: the relay needs"),
+        ("plain/event-bridge-hub", {"natsUrl": ""}, "spec.natsUrl is not set: the bridge needs"),
+        ("plain/dimse-proxy", {"natsSubjectRoot": "a b"}, "natsSubjectRoot"),
+        ("plain/dimse-proxy", {"natsSubjectRoot": "a$"}, "is no subject root"),
+        ("plain/event-bridge-edge", {"edgeMailbox": "a.b"}, "mailbox id 'a.b' is not usable"),
+        ("plain/event-driven-ingestion", {"natsSubjectRoot": "a$"}, "subject root 'a\\$' is not usable"),
+        (
+            "plain/event-driven-ingestion",
+            {"env": [{"name": "HEALTH_PORT", "value": "1"}]},
+            "spec.env: HEALTH_PORT is set by the operator, to 9090; remove it",
+        ),
+    ],
+)
+def test_what_only_a_change_can_help_is_said(name: str, spec: dict[str, Any], message: str) -> None:
+    if message == "natsSubjectRoot":
+        with pytest.raises(ValueError, match=message):
+            build(name, **spec)
+        return
+    with pytest.raises(Wrong, match=message):
+        build(name, **spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a" * 60, "give the DicomEventDrivenIngestion a name of at most 47 characters"),
+        ("1st", "a name of lower-case letters, digits and '-' that begins with a letter"),
+        ("my.core", "a name of lower-case letters, digits and '-' that begins with a letter"),
+    ],
+)
+def test_a_name_that_does_not_fit_services_is_refused(name: str, message: str) -> None:
+    resource, *others = case("plain/event-driven-ingestion").documents()
+    resource["metadata"]["name"] = name
+    with pytest.raises(Wrong, match=message):
+        KINDS[resource["kind"]].build(wanted(resource, others), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("image", "ours"),
+    [
+        ("", True),
+        ("imaging-ingestion:0.2.0", True),
+        ("registry.example.org:5000/mirror/imaging-ingestion@sha256:" + "0" * 64, True),
+        ("alvearie/dicom-cstore-binding:0.0.1", False),
+        ("registry.example.org/imaging-ingestion/other", False),
+    ],
+)
+def test_only_our_image_is_told_what_to_run(image: str, ours: bool) -> None:
+    objects = build("plain/instance-binding-stow", instanceBinding={"image": image})
+    (deployment,) = [each for each in objects if each["kind"] == "Deployment"]
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    assert ("args" in containers[0]) is ours
+    assert [each["name"] for each in containers] == (["binding"] if ours else ["binding", "dispatcher"])
+
+
+def test_network_policies_as_the_resource_or_the_operator_says() -> None:
+    assert "networking.k8s.io NetworkPolicy" in kinds_of(build("plain/dimse-proxy"))
+    assert "networking.k8s.io NetworkPolicy" not in kinds_of(build("plain/dimse-proxy", networkPolicy=False))
+    off = OperatorSettings(NETWORK_POLICY=False)
+    assert "networking.k8s.io NetworkPolicy" not in kinds_of(build("plain/dimse-proxy", settings=off))
+    assert "networking.k8s.io NetworkPolicy" in kinds_of(build("plain/dimse-proxy", settings=off, networkPolicy=True))
+
+
+def test_keda_is_used_where_it_is_and_may_be() -> None:
+    wish = {"instanceBinding": {"maxReplicas": 3}}
+    there = Features(keda=True)
+    assert "keda.sh ScaledObject" in kinds_of(build("plain/instance-binding-stow", features=there, **wish))
+    off = OperatorSettings(EVENTS_NATS_URL="nats://n", KEDA=False)
+    objects = build("plain/instance-binding-stow", features=there, settings=off, **wish)
+    assert "autoscaling HorizontalPodAutoscaler" in kinds_of(objects)
+
+
+def test_a_hub_that_becomes_an_edge_wants_no_locations() -> None:
+    names = {each["metadata"]["name"] for each in build("plain/event-bridge-hub", role="edge", edgeMailbox="north")}
+    assert "wide-edge-location-config" not in names
+
+
+def test_knative_cannot_mount_a_database_key() -> None:
+    with pytest.raises(Wrong, match="set knative: false"):
+        build("plain/event-driven-ingestion-all-fields", features=KNATIVE, knative=True)
