@@ -1,0 +1,114 @@
+"""``retention: Delete``: the streams of a resource go with it, and deletion never hangs without saying why."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import nats
+import pytest
+from nats.js.errors import NotFoundError
+
+from cluster.control_plane import ControlPlane
+from cluster.kubectl import Kubectl, until
+from imaging_operator.reconcile import FINALIZER
+from imaging_services.domain.relay.subjects import RelaySubjects
+from support.operator_cluster import PROXY, notes, owned, proxy
+from support.operator_process import OperatorProcess, grant, restricted_kubeconfig
+from support.servers import Nats
+
+DEPLOYMENT = "px-dimse-proxy"
+NOBODY = "nats://127.0.0.1:9"
+
+
+@pytest.fixture
+def namespace(own_cluster: Kubectl) -> Iterator[str]:
+    """With the operator's rights."""
+    name = own_cluster.new_namespace()
+    grant(own_cluster, name, lease_namespace=name)
+    yield name
+    own_cluster.delete("namespace", name, wait=False)
+
+
+@pytest.fixture
+def operator(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """It gives up on streams after half a minute."""
+    kubeconfig = restricted_kubeconfig(control_plane)
+    options = {"WATCH_NAMESPACE": namespace, "STREAM_REMOVAL_SECONDS": "30"}
+    with OperatorProcess(tmp_path / "operator", kubeconfig, namespace, **options) as process:
+        yield process
+        assert process.forbidden() == []
+
+
+def _streams(url: str, names: list[str], *, create: bool = False) -> list[str]:
+    """Which of the streams exist."""
+
+    async def look() -> list[str]:
+        client = await nats.connect(url)
+        try:
+            js = client.jetstream()
+            found = []
+            for name in names:
+                if create:
+                    await js.add_stream(name=name, subjects=[f"test.{name}"])
+                try:
+                    found.append(str((await js.stream_info(name)).config.name))
+                except NotFoundError:
+                    continue
+            return found
+        finally:
+            await client.close()
+
+    return asyncio.run(look())
+
+
+def _names(root: str) -> list[str]:
+    subjects = RelaySubjects(root, "A")
+    return [subjects.stream, subjects.dead_letter_stream, f"OBJ_{subjects.bucket}"]
+
+
+def _made(kubectl: Kubectl, namespace: str, **spec: str) -> None:
+    kubectl.apply(proxy(**spec), namespace=namespace)
+    kubectl.wait_for(bool, "deployment", DEPLOYMENT, namespace)
+
+
+@pytest.mark.usefixtures("operator")
+def test_streams_go_with_the_resource(own_cluster: Kubectl, namespace: str, nats_server: Nats) -> None:
+    root = namespace.upper()
+    assert _streams(nats_server.url, _names(root), create=True) == _names(root)
+    _made(own_cluster, namespace, natsUrl=nats_server.url, natsSubjectRoot=root, retention="Delete")
+    own_cluster.wait_for(lambda it: it["metadata"].get("finalizers") == [FINALIZER], PROXY, "px", namespace)
+    own_cluster.delete(PROXY, "px", namespace)
+    assert _streams(nats_server.url, _names(root)) == []
+    said = dict(notes(own_cluster, namespace, "px"))["StreamsRemoved"]
+    assert all(name in said for name in _names(root))
+    until(lambda: owned(own_cluster, namespace) == [])
+
+
+@pytest.mark.usefixtures("operator")
+def test_streams_are_kept_unless_the_resource_says_otherwise(
+    own_cluster: Kubectl, namespace: str, nats_server: Nats
+) -> None:
+    root = namespace.upper()
+    _streams(nats_server.url, _names(root), create=True)
+    _made(own_cluster, namespace, natsUrl=nats_server.url, natsSubjectRoot=root, retention="Delete")
+    own_cluster.patch(PROXY, "px", {"spec": {"retention": "Retain"}}, namespace)
+    own_cluster.wait_for(lambda it: not it["metadata"].get("finalizers"), PROXY, "px", namespace)
+    own_cluster.delete(PROXY, "px", namespace)
+    until(lambda: "Kept" in dict(notes(own_cluster, namespace, "px")))
+    assert all(name in dict(notes(own_cluster, namespace, "px"))["Kept"] for name in _names(root))
+    assert _streams(nats_server.url, _names(root)) == _names(root)
+
+
+@pytest.mark.usefixtures("operator")
+def test_deletion_says_why_it_waits_and_then_gives_up(own_cluster: Kubectl, namespace: str) -> None:
+    _made(own_cluster, namespace, natsUrl=NOBODY, retention="Delete")
+    own_cluster.wait_for(lambda it: it["metadata"].get("finalizers"), PROXY, "px", namespace)
+    own_cluster.delete(PROXY, "px", namespace, wait=False)
+    resource = own_cluster.wait_for(
+        lambda it: "cannot be removed" in it.get("status", {}).get("message", ""), PROXY, "px", namespace
+    )
+    assert resource["status"]["phase"] == "Failing"
+    assert "no NATS server answers" in resource["status"]["message"]
+    own_cluster.wait_gone(PROXY, "px", namespace)
+    until(lambda: "StreamsLeft" in dict(notes(own_cluster, namespace, "px")))
+    assert "by hand" in dict(notes(own_cluster, namespace, "px"))["StreamsLeft"]
