@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CODE := operator services tests bench
+AZURITE := $(VENV)/azurite
+COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links
 
-.PHONY: up install lock check test bench docs clean
+.PHONY: up install lock check test test-operator test-cluster test-knative programs azurite bench docs crds clean
 .DEFAULT_GOAL := up
 
 up: install  ## install, then run the whole product on this machine
@@ -25,11 +28,12 @@ $(VENV)/.project: pyproject.toml $(VENV)/.requirements
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-lock: install  ## write requirements.lock anew from pyproject.toml
+lock: install  ## write the lock files anew from pyproject.toml: requirements.lock has all, the others the images' parts of it
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
-	UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --extra dev --universal \
-	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
-	  --output-file requirements.lock $(LOCK_OPTIONS)
+	$(COMPILE) pyproject.toml --extra dev --output-file requirements.lock $(LOCK_OPTIONS)
+	$(COMPILE) pyproject.toml --constraint requirements.lock --output-file requirements/image.lock
+	$(COMPILE) pyproject.toml --extra local --constraint requirements.lock --output-file requirements/trial.lock
+	$(COMPILE) --group build --constraint requirements.lock --output-file requirements/build.lock
 
 check: install  ## linter, formatter, types, import contracts
 	$(BIN)/ruff check $(CODE)
@@ -37,14 +41,40 @@ check: install  ## linter, formatter, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: install  ## everything, against real servers; TESTS=tests/unit for a part
+test: install azurite  ## everything, against real servers; TESTS=tests/unit for a part
 	$(BIN)/pytest $(TESTS)
+
+test-knative: install  ## the system on Knative, compiled here, on a cluster of one node (Linux, root, Go); not a part of "make test"
+	$(BIN)/pytest tests/knative
+
+test-operator: install  ## the operator on a real API server, which is built when there is none; TESTS=tests/operator/test_x.py for a part
+	$(BIN)/pytest $(or $(filter tests/operator%,$(TESTS)),tests/operator)
+
+test-cluster: install  ## the whole product on a real node; needs root, or Docker and kind; FORM=short is what CI runs
+	$(BIN)/pytest $(if $(filter short,$(FORM)),-m "not long") $(or $(filter tests/cluster%,$(TESTS)),tests/cluster)
+
+programs: install  ## build Kubernetes' programs for the two above, once: eight minutes on two cores
+	PYTHONPATH=tests $(BIN)/python -m cluster programs
+
+azurite: install  ## the Azure Blob server of the tests, from npm's lock file; without npm its tests fail, and say so
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(AZURITE)/.installed; \
+	else echo "npm is missing, so the tests on Azure Blob will fail: install Node.js 20 (Debian: nodejs npm)"; fi
+
+$(AZURITE)/.installed: tests/peers/azurite/package.json tests/peers/azurite/package-lock.json
+	mkdir -p $(AZURITE)
+	cp $^ $(AZURITE)
+	cd $(AZURITE) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
 
 bench: install  ## compare with DCMTK, pynetdicom and Orthanc; BENCH_OPTIONS='--rounds 1 --instances 100'
 	PYTHONPATH=tests $(BIN)/python bench/run.py $(BENCH_OPTIONS)
 
 docs: install  ## write docs/settings.md from the settings classes
 	$(BIN)/python -m imaging_services.cli.settings_reference > docs/settings.md
+
+crds: install  ## write crds/, the chart's copy and docs/custom-resources.md from the operator's models
+	$(BIN)/python -m imaging_operator.specs.crd crds $(wildcard charts/imaging-ingestion/files/crds)
+	$(BIN)/python -m imaging_operator.specs.reference > docs/custom-resources.md
 
 clean:  ## remove what is built; the data of imaging up stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/out

@@ -29,7 +29,7 @@ def test_the_operator_folder_is_not_a_package() -> None:
 
 
 def test_no_package_shadows_the_standard_operator_module() -> None:
-    assert [path for path in EVERYTHING if path.name == "operator.py" or path.parent.name == "operator"] == []
+    assert [path for path in SOURCES if path.name == "operator.py" or path.parent.name == "operator"] == []
     assert list((ROOT / "tests").rglob("__init__.py")) == []
 
 
