@@ -41,14 +41,14 @@ check: install  ## linter, formatter, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: install azurite  ## everything, against real servers; TESTS=tests/unit for a part
+test: install azurite  ## all but what needs a Kubernetes, against real servers; TESTS=tests/unit for a part
 	$(BIN)/pytest $(TESTS)
 
 test-knative: install  ## the system on Knative, compiled here, on a cluster of one node (Linux, root, Go); not a part of "make test"
 	$(BIN)/pytest tests/knative
 
-test-operator: install  ## the operator on a real API server, which is built when there is none; TESTS=tests/operator/test_x.py for a part
-	$(BIN)/pytest $(or $(filter tests/operator%,$(TESTS)),tests/operator)
+test-operator: install  ## the operator and the chart on a real API server, which is built when there is none; TESTS=tests/operator/test_x.py for a part
+	$(BIN)/pytest $(or $(filter tests/operator% tests/charts%,$(TESTS)),tests/operator tests/charts)
 
 test-cluster: install  ## the whole product on a real node; needs root, or Docker and kind; FORM=short is what CI runs
 	$(BIN)/pytest $(if $(filter short,$(FORM)),-m "not long") $(or $(filter tests/cluster%,$(TESTS)),tests/cluster)
