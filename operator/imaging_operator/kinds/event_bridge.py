@@ -66,6 +66,8 @@ def build(wanted: Resource, settings: Any) -> Sequence[Json]:
     spec = wanted.spec
     if not spec.nats_url:
         raise Wrong("spec.natsUrl is not set: the bridge needs the NATS server that hub and edges share")
+    if spec.role != _HUB and not spec.edge_mailbox:
+        raise Wrong("spec.edgeMailbox is not set: an edge needs the id of its mailbox")
     require_token(wanted)
     edi = edi_of(wanted, settings)
     if edi.knative:
@@ -141,7 +143,7 @@ def _values(wanted: Resource, edi: Edi) -> dict[str, Value]:
         # Said, because a Deployment that is taken over may have it as true.
         "INSECURE_SKIP_VERIFY": boolean(False),
         "K_SINK": edi.require_broker_endpoint(),
-        **(edi.log.consumer() if edi.log else {}),
+        **(edi.log.consumer() | {"EVENTS_CONSUMER": workload_name(wanted.name)} if edi.log else {}),
         **client_files(spec.nats_tls, _USE, ("NATS_TLS_CA_FILE", "NATS_TLS_CERT_FILE", "NATS_TLS_KEY_FILE")),
     }
     if spec.role == _HUB:

@@ -16,28 +16,25 @@ from imaging_services.domain.events.subjects import MailboxSubjects
 from imaging_services.runtime import Lifecycle
 from imaging_services.wiring.events import open_event_log, open_sink
 
-# The bridge's durable consumer on the local event log; its dead letters are listed under this name.
-CONSUMER = "event-bridge"
-
 
 async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     """Carry events both ways until told to stop; then finish those under way."""
     settings.check()
     async with AsyncExitStack() as stack:
         locations = await _locations(settings)
-        client = await stack.enter_async_context(connect(settings.bridge_nats(f"{CONSUMER}-{settings.mailbox}")))
+        client = await stack.enter_async_context(connect(settings.bridge_nats(f"event-bridge-{settings.mailbox}")))
         mailboxes = JetStreamMailboxes(client, settings.NATS_SUBJECT_ROOT, settings.event_policy())
         edges = (await locations.current()).values() if locations else ()
         await mailboxes.prepare({settings.mailbox, *edges})
         sink = await stack.enter_async_context(
-            open_sink(settings, CONSUMER, insecure_skip_verify=settings.INSECURE_SKIP_VERIFY)
+            open_sink(settings, settings.EVENTS_CONSUMER, insecure_skip_verify=settings.INSECURE_SKIP_VERIFY)
         )
         forward = Forward(settings.mailbox, route_of(locations), mailboxes)
         many = settings.BRIDGE_CONCURRENCY
         work = [mailboxes.consume(settings.mailbox, Receive(sink), concurrency=many)]
         if settings.EVENTS_NATS_URL:
-            log = await stack.enter_async_context(open_event_log(settings, CONSUMER))
-            work.append(log.consume(CONSUMER, settings.event_types(), forward, concurrency=many))
+            log = await stack.enter_async_context(open_event_log(settings, settings.EVENTS_CONSUMER))
+            work.append(log.consume(settings.EVENTS_CONSUMER, settings.event_types(), forward, concurrency=many))
         app = FastAPI(openapi_url=None)
         app.include_router(event_router(forward))
         async with asyncio.TaskGroup() as tasks:

@@ -29,6 +29,12 @@ class Settings(EventLogSettings, BridgeConnection, ServiceSettings):
         default=",".join(sorted(EVENT_TYPES)),
         description="types taken from the local event log, separated by commas; by POST every type is taken",
     )
+    EVENTS_CONSUMER: str = Field(
+        default="event-bridge",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        description="name of the durable consumer on the local event log; replicas of a bridge share it, two bridges "
+        "must not",
+    )
     BRIDGE_CONCURRENCY: int = Field(default=16, ge=1, description="events under way at once in each direction")
     INSECURE_SKIP_VERIFY: bool = Field(
         default=False, description="do not verify the TLS certificate of K_SINK; logged as a warning"
