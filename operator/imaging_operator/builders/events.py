@@ -13,7 +13,8 @@ from imaging_operator.errors import Wrong
 from imaging_operator.specs.connections import ClientTls
 from imaging_operator.specs.event_driven_ingestion import EventDrivenIngestionSpec
 from imaging_services.domain.errors import SettingsError
-from imaging_services.domain.events.subjects import EventSubjects, token
+from imaging_services.domain.events.subjects import EventSubjects
+from imaging_services.domain.nats_names import token
 
 TOKEN_KEY = "token"  # noqa: S105 - the key's name
 _MONITORING_PORT = 8222

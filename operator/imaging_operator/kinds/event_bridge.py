@@ -36,6 +36,7 @@ from imaging_operator.kinds.shared import (
 )
 from imaging_operator.specs.event_bridge import EventBridgeSpec
 from imaging_services.domain.events.subjects import MailboxSubjects
+from imaging_services.domain.nats_names import token as nats_token
 
 COMPONENT = "event-bridge"
 LOCATIONS = "EDGE_LOCATION_CONFIG"
@@ -107,7 +108,7 @@ def _subjects(spec: EventBridgeSpec) -> MailboxSubjects:
 
 
 def _lag(spec: EventBridgeSpec, settings: Any) -> Lag:
-    mailbox = _HUB if spec.role == _HUB else spec.edge_mailbox
+    mailbox = _HUB if spec.role == _HUB else nats_token(spec.edge_mailbox)
     return nats_lag(spec.nats_url, _subjects(spec).stream, mailbox, settings)
 
 

@@ -24,7 +24,7 @@ _HUB = {
     ("base", "change", "sentence"),
     [
         (_EDGE, {"EDGE_MAILBOX_ID": None}, "EDGE_MAILBOX_ID is not set"),
-        (_EDGE, {"EDGE_MAILBOX_ID": "a.b"}, "mailbox id 'a.b'"),
+        (_EDGE, {"EDGE_MAILBOX_ID": "a b"}, "mailbox id 'a b'"),
         (_EDGE, {"EDGE_MAILBOX_ID": "hub"}, "mailbox id 'hub'"),
         (_EDGE, {"K_SINK": None}, "neither EVENTS_NATS_URL nor K_SINK"),
         (_EDGE, {"NATS_SUBJECT_ROOT": "a b"}, "subject root 'a b'"),
@@ -58,7 +58,7 @@ def test_wrong_variables_are_named(name: str, value: str | None, monkeypatch: py
         ("{", "is not a JSON file"),
         ("[]", "is not an object"),
         ('{"North": 7}', "is not an object"),
-        ('{"North": "n.o"}', "mailbox id 'n.o'"),
+        ('{"North": "n o"}', "mailbox id 'n o'"),
     ],
 )
 def test_a_wrong_location_file_is_named(tmp_path: Path, content: str, sentence: str) -> None:

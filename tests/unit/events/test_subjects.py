@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imaging_services.domain.errors import SettingsError
-from imaging_services.domain.events.subjects import EventSubjects, MailboxSubjects, token
+from imaging_services.domain.events.subjects import EventSubjects, MailboxSubjects
+from imaging_services.domain.nats_names import token
 
 
 @given(st.text(min_size=1, max_size=200))
@@ -39,15 +40,23 @@ def test_the_subjects_of_a_bridge() -> None:
     mailboxes = MailboxSubjects("events")
     assert (mailboxes.stream, mailboxes.hub) == ("events", "events.wheel.hub.mailbox")
     assert mailboxes.edge("site-7") == "events.wheel.site-7.mailbox"
+    assert mailboxes.edge("north.site/7") == "events.wheel.north.site/7.mailbox"
+    assert mailboxes.dead_letters("north.site/7").startswith("events.dead-letters.north-site-7-")
 
 
-@pytest.mark.parametrize("root", ["", "a..b", ".a", "a b", "a.*", "a.>"])
+def test_a_root_that_nats_takes_is_taken() -> None:
+    subjects = MailboxSubjects("region/north.imaging")
+    assert subjects.hub == "region/north.imaging.wheel.hub.mailbox"
+    assert subjects.stream.startswith("region-north-imaging-")
+
+
+@pytest.mark.parametrize("root", ["", "a..b", ".a", "a b", "a.*", "a.>", "$JS"])
 def test_an_unusable_root_is_named(root: str) -> None:
     with pytest.raises(SettingsError, match="subject root"):
         _ = EventSubjects(root, "main").ingress
 
 
-@pytest.mark.parametrize("mailbox", ["", "a.b", "*", "hub", "ä"])
+@pytest.mark.parametrize("mailbox", ["", "a..b", "a b", "*", "hub"])
 def test_an_unusable_mailbox_is_named(mailbox: str) -> None:
     with pytest.raises(SettingsError, match="mailbox id"):
         MailboxSubjects("events").edge(mailbox)

@@ -149,7 +149,10 @@ def test_the_bridge_takes_events() -> None:
             ],
         ),
         ("plain/dimse-ingestion-service-direct", []),
-        ("plain/event-bridge-edge", ["JetStream stream wan-events", "JetStream stream wan-events-dead-letters"]),
+        (
+            "plain/event-bridge-edge",
+            ["JetStream stream wan-events-a533eb20", "JetStream stream wan-events-a533eb20-dead-letters"],
+        ),
     ],
 )
 def test_what_outlives_a_resource_is_named(name: str, expected: list[str]) -> None:

@@ -20,7 +20,7 @@ from imaging_services.domain.errors import InvalidInput
 from imaging_services.domain.events.attributes import decode_value, encode_value
 from imaging_services.domain.events.envelope import CloudEvent
 from imaging_services.domain.events.nats_binding import decode_nats
-from imaging_services.domain.events.subjects import token
+from imaging_services.domain.nats_names import token
 from imaging_services.domain.ports import DeadLetter
 
 log = structlog.get_logger(__name__)

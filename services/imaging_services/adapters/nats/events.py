@@ -18,7 +18,8 @@ from imaging_services.adapters.nats.streams import ensure_stream, stream_config
 from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, InvalidInput
 from imaging_services.domain.events.envelope import CloudEvent
 from imaging_services.domain.events.nats_binding import deduplication_id, encode_nats
-from imaging_services.domain.events.subjects import EventSubjects, token
+from imaging_services.domain.events.subjects import EventSubjects
+from imaging_services.domain.nats_names import token
 from imaging_services.domain.ports import DeadLetter, EventHandler
 
 log = structlog.get_logger(__name__)

@@ -15,6 +15,7 @@ from imaging_services.adapters.nats.streams import ensure_stream, stream_config
 from imaging_services.domain.events.envelope import CloudEvent
 from imaging_services.domain.events.nats_binding import deduplication_id, encode_nats_structured
 from imaging_services.domain.events.subjects import MailboxSubjects
+from imaging_services.domain.nats_names import token
 from imaging_services.domain.ports import DeadLetter, EventHandler
 
 HUB = "hub"
@@ -67,7 +68,7 @@ class JetStreamMailboxes:
         what = Consumption(
             stream=self._subjects.stream,
             name=mailbox,
-            durable=mailbox,
+            durable=token(mailbox),
             filter_subjects=(self._subject(mailbox),),
             concurrency=concurrency,
         )

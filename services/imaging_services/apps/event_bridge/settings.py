@@ -8,7 +8,8 @@ from pydantic import Field
 from imaging_services.adapters.nats.settings import BridgeConnection, EventLogSettings
 from imaging_services.domain.errors import SettingsError
 from imaging_services.domain.events.envelope import EVENT_TYPES
-from imaging_services.domain.events.subjects import MailboxSubjects, checked_root
+from imaging_services.domain.events.subjects import MailboxSubjects
+from imaging_services.domain.nats_names import checked_root
 from imaging_services.runtime import ServiceSettings
 
 

@@ -8,33 +8,10 @@
     (core NATS)              <root>.<stream>.ingress                events for the event processor, request/reply
 """
 
-import hashlib
-import re
 from dataclasses import dataclass
 
 from imaging_services.domain.errors import SettingsError
-
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_ROOT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-
-
-def token(name: str) -> str:
-    """A name as one NATS token, usable in subjects, stream and durable names; equal names give equal tokens.
-
-    NATS refuses ``.``, ``*``, ``>``, space and path separators there. Such a name keeps what may stay and gets a
-    digest, so that ``a.b`` and ``a-b`` remain two.
-    """
-    if _TOKEN.fullmatch(name):
-        return name
-    kept = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:55].strip("-")
-    return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
-
-
-def checked_root(root: str) -> str:
-    """The subject root itself. Raises ``SettingsError`` when it cannot begin a subject."""
-    if not _ROOT.fullmatch(root):
-        raise SettingsError(f"subject root {root!r} is not usable: letters, digits, '_', '-', separated by single dots")
-    return root
+from imaging_services.domain.nats_names import checked_root, is_subject, token
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +77,7 @@ class MailboxSubjects:
     @property
     def stream(self) -> str:
         """The stream that holds every mailbox."""
-        return checked_root(self.root).replace(".", "-")
+        return token(checked_root(self.root))
 
     @property
     def dead_letter_stream(self) -> str:
@@ -113,9 +90,11 @@ class MailboxSubjects:
         return f"{checked_root(self.root)}.wheel.hub.mailbox"
 
     def edge(self, mailbox: str) -> str:
-        """An edge's mailbox. Raises ``SettingsError`` for an id that is not one NATS token."""
-        if not _TOKEN.fullmatch(mailbox) or mailbox == "hub":
-            raise SettingsError(f"mailbox id {mailbox!r} is not usable: letters, digits, '_' and '-', other than 'hub'")
+        """An edge's mailbox. Raises ``SettingsError`` for an id that cannot be part of a subject."""
+        if not is_subject(mailbox) or mailbox == "hub":
+            raise SettingsError(
+                f"mailbox id {mailbox!r} is not usable: no spaces, '*' and '>', dots only between words, not 'hub'"
+            )
         return f"{checked_root(self.root)}.wheel.{mailbox}.mailbox"
 
     @property
@@ -125,4 +104,4 @@ class MailboxSubjects:
 
     def dead_letters(self, mailbox: str) -> str:
         """Dead letters of one mailbox (``hub`` or an edge's id)."""
-        return f"{checked_root(self.root)}.dead-letters.{mailbox}"
+        return f"{checked_root(self.root)}.dead-letters.{token(mailbox)}"

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 
 from imaging_services.domain.errors import SettingsError
+from imaging_services.domain.nats_names import checked_root, token
 
-_ROOT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -28,8 +28,7 @@ class RelaySubjects:
     channel: str
 
     def __post_init__(self) -> None:
-        if not _ROOT.fullmatch(self.root):
-            raise SettingsError(f"{self.root!r} is no subject root: letters, digits, - and _, parts joined by dots")
+        checked_root(self.root)
         other_channel(self.channel)
 
     def _subject(self, *tokens: str) -> str:
@@ -37,7 +36,7 @@ class RelaySubjects:
 
     def _name(self, suffix: str) -> str:
         # A stream or bucket name may hold no dot; roots that differ must not share one.
-        return f"{_UNSAFE.sub('_', self.root)}-{self.channel}-{suffix}"
+        return f"{token(self.root)}-{self.channel}-{suffix}"
 
     def store(self, association_id: str, object_name: str | None = None) -> str:
         """Stores on their way, kept by a stream. Association and object are part of the subject, so that the stream
