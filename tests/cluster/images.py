@@ -23,6 +23,7 @@ TRIAL_IMAGE = "docker.io/library/imaging-ingestion-trial:0.1.0"
 ARCHIVES = {IMAGE: CACHE / "images" / "production.tar", TRIAL_IMAGE: CACHE / "images" / "trial.tar"}
 BASE = "localhost/python-base:1"
 BASE_PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates")
+MOST_LAYERS = 150
 # Debian's package for each program of the system that building an image needs.
 PACKAGES = {"buildah": "buildah", "crun": "crun", "mmdebstrap": "mmdebstrap"}
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -34,6 +35,7 @@ def build(name: str, archive: Path, *, target: str = "") -> None:
     missing = sorted({package for program, package in PACKAGES.items() if not shutil.which(program)})
     if missing:
         raise ClusterError(f"install {' '.join(missing)}")
+    _prune()
     _base_image()
     with tempfile.TemporaryDirectory() as folder:
         mounts = [f"{_certificates()}:{_CERTIFICATES}:ro", f"{_pip_configuration(Path(folder))}:/etc/pip.conf:ro"]
@@ -74,6 +76,14 @@ def one_layer(archive: Path, name: str, layer: Path, configuration: dict[str, An
             (Path(folder) / file).write_text(json.dumps(value))
             content.add(Path(folder) / file, file)
         content.add(layer, "layer.tar")
+
+
+def _prune() -> None:
+    """Layers of earlier builds make the next one quick, and fill the disk: now and then begin anew."""
+    command = ["buildah", *map(str, _STORE), "images", "--all", "--quiet"]
+    listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+    if len(listed.split()) > MOST_LAYERS:
+        _buildah("rmi", "--prune", "--force")
 
 
 def _base_image() -> None:

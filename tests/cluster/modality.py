@@ -1,25 +1,33 @@
-"""Modalities that send all the time: an association for every few images, each image a new instance of one study."""
+"""Modalities that send all the time, by DCMTK's storescu: an association for every few images of one study.
 
+Not by pynetdicom: on a busy machine its reactor thread now and then takes the answer of a C-STORE away from the caller.
+"""
+
+import os
+import re
+import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
-import pydicom
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-from pynetdicom import AE
-from pynetdicom.association import Association
+from pydicom.uid import generate_uid
 
-from support.instances import instance
+from support.instances import instance, part10
+from support.peers import dcmtk_program
 
 IMAGES_PER_ASSOCIATION = 5
 PIXELS = bytes(2 * 64 * 64)
 RETRY_SECONDS = 0.5
+_TIMES = ("--timeout", "60", "--acse-timeout", "60", "--dimse-timeout", "120")
+_ANSWERED = re.compile(r"Sending file: (\S+)\n(?:(?!.*Sending file).*\n)*?.*Received Store Response \(Success\)")
 
 
 class Modality(threading.Thread):
     """Sends until told to stop. ``retries``: what was not acknowledged is sent again, as modalities do.
 
-    ``acknowledged`` holds the instances that got success (0000H); ``failures`` says what else happened.
+    ``acknowledged`` holds the instances that got success (0000H); ``failures`` what storescu said otherwise.
     """
 
     def __init__(self, name: str, peer: dict[str, object], *, retries: bool) -> None:
@@ -35,11 +43,12 @@ class Modality(threading.Thread):
     def run(self) -> None:
         """Associations one after the other."""
         while not self._stop_sending.is_set():
-            images = [self._image() for _ in range(IMAGES_PER_ASSOCIATION)]
-            while images := self._send(images):
-                if not self._retries:
-                    break
-                self._stop_sending.wait(RETRY_SECONDS)
+            with tempfile.TemporaryDirectory() as folder:
+                images = [self._image(Path(folder)) for _ in range(IMAGES_PER_ASSOCIATION)]
+                while images := self._send(images):
+                    if not self._retries:
+                        break
+                    self._stop_sending.wait(RETRY_SECONDS)
 
     def finish(self, seconds: float = 300) -> None:
         """Complete what is being sent, then end."""
@@ -47,7 +56,7 @@ class Modality(threading.Thread):
         self.join(seconds)
         assert not self.is_alive(), f"{self.name} does not come to an end: {self.failures[-3:]}"
 
-    def _image(self) -> pydicom.Dataset:
+    def _image(self, folder: Path) -> Path:
         image = instance(
             StudyInstanceUID=self.study,
             SeriesInstanceUID=self._series,
@@ -56,36 +65,27 @@ class Modality(threading.Thread):
             Columns=64,
             PixelData=PIXELS,
         )
-        image.file_meta = pydicom.dataset.FileMetaDataset()
-        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        return image
+        path = folder / str(image.SOPInstanceUID)
+        path.write_bytes(part10(image))
+        return path
 
-    def _send(self, images: Sequence[pydicom.Dataset]) -> list[pydicom.Dataset]:
+    def _send(self, images: Sequence[Path]) -> list[Path]:
         """Those that were not acknowledged."""
-        ae = AE(ae_title="MODALITY")
-        ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-        ae.network_timeout = ae.dimse_timeout = ae.acse_timeout = 60
         host, port, title = (str(self._peer[part]) for part in ("host", "port", "ae_title"))
-        association = ae.associate(host, int(port), ae_title=title)
-        if not association.is_established:
-            self.failures.append("no association")
-            return list(images)
-        try:
-            return [image for image in images if not self._store(association, image)]
-        finally:
-            association.release()
-
-    def _store(self, association: Association, image: pydicom.Dataset) -> bool:
-        try:
-            status = association.send_c_store(image).get("Status")
-        except RuntimeError as error:  # the association has ended
-            self.failures.append(str(error))
-            return False
-        if status != 0x0000:
-            self.failures.append("no answer" if status is None else f"status {status:04X}")
-            return False
-        self.acknowledged.add(str(image.SOPInstanceUID))
-        return True
+        done = subprocess.run(
+            [dcmtk_program("storescu"), "-v", *_TIMES, "-aet", "MODALITY", "-aec", title, host, port, *images],
+            env=os.environ | {"TCP_NODELAY": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        stored = {Path(path) for path in _ANSWERED.findall(done.stdout)}
+        self.acknowledged |= {path.name for path in stored}
+        if done.returncode or len(stored) < len(images):
+            self.failures.append(done.stdout[-1000:])
+        return [path for path in images if path not in stored]
 
 
 @contextmanager

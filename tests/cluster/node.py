@@ -4,16 +4,15 @@ Its pods are on a bridge of its own with no way out; the node is the bridge's fi
 on a machine: kube-proxy has one table.
 """
 
-import fcntl
-import os
+import contextlib
 import shutil
 import string
 import subprocess
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
-from cluster import images
+from cluster import images, machine
 from cluster.control_plane import ControlPlane, Network
 from cluster.errors import ClusterError
 from cluster.kubectl import Json, Kubectl, KubectlError
@@ -27,16 +26,6 @@ PODS = "10.244.77"
 NETWORK = Network(address=f"{PODS}.1")
 DNS = f"{NETWORK.services}.10"
 VOLUMES = 12
-# Debian's package for each program of the system that a node needs.
-PACKAGES = {
-    "containerd": "containerd",
-    "ctr": "containerd",
-    "runc": "runc",
-    "/usr/lib/cni/bridge": "containernetworking-plugins",
-    "nft": "nftables",
-    "ip": "iproute2",
-    "openssl": "openssl",
-}
 _PARTS = ("kubelet", "coredns", "kube-proxy", "kube-scheduler")
 
 
@@ -44,13 +33,13 @@ class Node:
     """The cluster; its state is in ``folder``, which must be short enough for the paths of Unix sockets."""
 
     def __init__(self, folder: Path = CACHE / "node", *, tied: bool) -> None:
-        _require_system()
+        machine.require_system()
         self.state = folder / "state"
         self.run = folder / "run"
         self.configuration = folder / "configuration"
         self.processes = Processes(self.run, tied=tied)
         self.programs = programs(NODE + CONTROL_PLANE)
-        self._lock = _lock(folder)
+        self._lock = machine.lock(folder)
         self.folder = folder
 
     @property
@@ -73,7 +62,7 @@ class Node:
         self._clear()
         for folder in (self.state, self.run, self.configuration / "cni"):
             folder.mkdir(parents=True)
-        _bridge_up()
+        machine.bridge_up(BRIDGE, NETWORK.address, self.configuration)
         self.plane = ControlPlane(self.state, self.processes, NETWORK)
         self._write_files()
         self.plane.start()
@@ -108,15 +97,13 @@ class Node:
     def _clear(self) -> None:
         """Take every program, pod, mount, address and rule away, and forget all; also after a crash."""
         self.processes.stop("kubelet")
-        if self.processes.pid("containerd"):
+        if (self.configuration / "containerd.toml").exists():
+            self._run_containerd()  # it may have been killed, which ends no pod
             self._empty()
         self.processes.stop_all((*_PARTS, "kube-controller-manager", "kube-apiserver", "etcd", "containerd"))
-        _unmount_below(self.folder)
-        for family in ("ip", "ip6"):
-            _quietly("nft", "delete", "table", family, "kube-proxy")
-        _quietly("ip", "link", "delete", BRIDGE)
-        for group in sorted(Path("/sys/fs/cgroup").glob("**/kubepods*/"), key=lambda path: -len(path.parts)):
-            _remove_groups(group)
+        machine.unmount_below(self.folder)
+        machine.bridge_down(BRIDGE, self.configuration)
+        machine.remove_groups()
         for folder in (self.state, self.run, self.configuration):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -167,12 +154,15 @@ class Node:
         return self.plane.kubeconfig_for(user, f"/CN=system:{user}")
 
     def _start_containerd(self) -> None:
-        containerd = shutil.which("containerd") or "containerd"
-        self.processes.start("containerd", containerd, "--config", self.configuration / "containerd.toml")
-        self.processes.wait_for("containerd", _succeeds(lambda: self.ctr("version")))
+        self._run_containerd()
         archive = self.state / "pause.tar"
         images.one_program(archive, "localhost/pause:1", self.programs["pause"])
         self.load(archive)
+
+    def _run_containerd(self) -> None:
+        containerd = shutil.which("containerd") or "containerd"
+        self.processes.start("containerd", containerd, "--config", self.configuration / "containerd.toml")
+        self.processes.wait_for("containerd", _succeeds(lambda: self.ctr("version")))
 
     def _start_parts(self) -> None:
         start, programs_, configuration = self.processes.start, self.programs, self.configuration
@@ -195,8 +185,8 @@ class Node:
         )
         ready = f"http://{NETWORK.address}:8181/ready"
         self.processes.wait_for("kubelet", self._node_is_ready)
-        self.processes.wait_for("coredns", lambda: _quietly("curl", "-fsS", "--noproxy", "*", "-m", "2", ready))
-        self.processes.wait_for("kube-proxy", lambda: _quietly("nft", "list", "table", "ip", "kube-proxy"))
+        self.processes.wait_for("coredns", lambda: _answers(ready))
+        self.processes.wait_for("kube-proxy", lambda: machine.quietly("nft", "list", "table", "ip", "kube-proxy"))
 
     def _node_is_ready(self) -> bool:
         node = self.kubectl.get("node", NAME)
@@ -229,55 +219,6 @@ def _volume(path: Path) -> Json:
     }
 
 
-def _require_system() -> None:
-    if os.geteuid() != 0:
-        raise ClusterError("a node needs root")
-    missing = sorted({package for program, package in PACKAGES.items() if not shutil.which(program)})
-    if missing:
-        raise ClusterError(f"install {' '.join(missing)}")
-
-
-def _lock(folder: Path) -> IO[str]:
-    """Held as long as the object lives."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / "lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print("waiting for another session that uses this machine's cluster", flush=True)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
-
-
-def _bridge_up() -> None:
-    commands = (
-        ("ip", "link", "add", BRIDGE, "type", "bridge"),
-        ("ip", "address", "replace", f"{NETWORK.address}/24", "dev", BRIDGE),
-        ("ip", "link", "set", BRIDGE, "up"),
-    )
-    for command in commands:
-        subprocess.run(command, check=True, capture_output=True, timeout=30)
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    between_pods = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
-    if between_pods.exists():  # an answer from pod to pod must pass the address translation too
-        between_pods.write_text("1")
-
-
-def _unmount_below(folder: Path) -> None:
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for mount in sorted((mount for mount in mounts if mount.startswith(f"{folder}/")), reverse=True):
-        _quietly("umount", "-l", mount)
-
-
-def _remove_groups(group: Path) -> None:
-    """A control group and those in it; one that still has processes stays."""
-    for inner, _, _ in os.walk(group, topdown=False):
-        try:
-            os.rmdir(inner)
-        except OSError as error:
-            print(f"{inner} stays: {error.strerror}", flush=True)
-
-
 def _succeeds(action: Callable[[], object]) -> Callable[[], bool]:
     def tried() -> bool:
         try:
@@ -289,5 +230,10 @@ def _succeeds(action: Callable[[], object]) -> Callable[[], bool]:
     return tried
 
 
-def _quietly(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+def _answers(url: str) -> bool:
+    with (
+        contextlib.suppress(OSError),
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=2),
+    ):
+        return True
+    return False

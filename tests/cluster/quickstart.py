@@ -79,14 +79,17 @@ def uninstall(transcript: Transcript, system: System) -> None:
 def _install(transcript: Transcript, system: System) -> None:
     transcript.say(
         "# Quick start on Kubernetes\n\n"
-        "A test made this page: it ran these commands on a cluster and wrote down what they printed. You need\n"
-        "`kubectl`, `helm` and the programs of DCMTK; the cluster's node must have the two images."
+        "A test made this page: it ran the commands from `helm install` on, and wrote down what they printed. You "
+        "need\n`kubectl`, `helm` and the programs of DCMTK.\n\n"
+        "## Images and a cluster\n\n"
+        "The test builds the images without Docker and has a cluster of its own. With Docker and kind:"
     )
-    transcript.tell("docker build -t imaging-ingestion:0.1.0 .")
-    transcript.tell("docker build --target trial -t imaging-ingestion-trial:0.1.0 .")
-    transcript.say("For a cluster in Docker:")
-    transcript.tell("kind create cluster --name imaging --config examples/kubernetes/kind.yaml")
-    transcript.tell("kind load docker-image --name imaging imaging-ingestion:0.1.0 imaging-ingestion-trial:0.1.0")
+    transcript.tell(
+        "docker build -t imaging-ingestion:0.1.0 .",
+        "docker build --target trial -t imaging-ingestion-trial:0.1.0 .",
+        "kind create cluster --name imaging --config examples/kubernetes/kind.yaml",
+        "kind load docker-image --name imaging imaging-ingestion:0.1.0 imaging-ingestion-trial:0.1.0",
+    )
     transcript.say("## Install\n\nThe operator, with NATS, PostgreSQL and S3 servers for a trial:")
     transcript.run(INSTALL, lines=5)
     transcript.run("kubectl -n imaging get pods")

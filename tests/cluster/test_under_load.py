@@ -10,7 +10,7 @@ from cluster.kubectl import until
 from cluster.modality import Modality, more_than, sending
 from cluster.node import Node
 from cluster.quickstart import Quickstart
-from cluster.system import CHART, EXAMPLES, NAMESPACE, RELEASE, System
+from cluster.system import CHART, NAMESPACE, RELEASE, System
 
 NEW_TAG = "0.1.1"
 SERVICES = {
@@ -31,18 +31,7 @@ def test_a_rolling_upgrade_fails_and_loses_no_c_store(node: Node | Kind, quickst
     node.tag(IMAGE, f"{IMAGE.rpartition(':')[0]}:{NEW_TAG}")
     with sending(2, system.dicom) as modalities:
         until(more_than(modalities, 10))
-        system.helm(
-            *(
-                "upgrade",
-                RELEASE,
-                CHART,
-                "-f",
-                EXAMPLES / "trial-values.yaml",
-                "--set",
-                f"image.tag={NEW_TAG}",
-                "--wait",
-            )
-        )
+        _upgrade(system, f"image.tag={NEW_TAG}")
         until(lambda: _tags(system) == dict.fromkeys(SERVICES, NEW_TAG), 300, system.account)
         system.wait_ready()
         until(more_than(modalities, 10))
@@ -62,6 +51,10 @@ def test_killed_pods_lose_nothing_that_was_acknowledged(system: System) -> None:
     _nothing_is_lost(system, modalities)
     images = sum(len(modality.acknowledged) for modality in modalities)
     print(f"{images} images acknowledged, {sum(len(m.failures) for m in modalities)} attempts failed and were repeated")
+
+
+def _upgrade(system: System, value: str) -> None:
+    system.helm("upgrade", RELEASE, CHART, "--reuse-values", "--set", value, "--wait")
 
 
 def _nothing_is_lost(system: System, modalities: list[Modality]) -> None:
@@ -97,8 +90,7 @@ def _running(system: System) -> set[str]:
 
 @pytest.mark.long
 def test_a_second_operator_takes_over(system: System) -> None:
-    values = EXAMPLES / "trial-values.yaml"
-    system.helm("upgrade", RELEASE, CHART, "-f", values, "--reuse-values", "--set", "operator.replicas=2", "--wait")
+    _upgrade(system, "operator.replicas=2")
     first = _leader(system)
     system.kubectl("-n", NAMESPACE, "delete", "pod", first, "--grace-period=1", "--wait=false")
     until(lambda: _leader(system) not in ("", first), account=system.account)
@@ -106,7 +98,7 @@ def test_a_second_operator_takes_over(system: System) -> None:
     system.kubectl("-n", NAMESPACE, "delete", "deployment", "north-wado")
     system.wait_ready(60)
     print(f"a deleted Deployment was back and ready after {time.monotonic() - begun:.0f} s")
-    system.helm("upgrade", RELEASE, CHART, "-f", values, "--reuse-values", "--set", "operator.replicas=1", "--wait")
+    _upgrade(system, "operator.replicas=1")
 
 
 def _leader(system: System) -> str:

@@ -43,9 +43,9 @@ class Transcript:
         self._show(command, done.stdout.rstrip().splitlines(), lines)
         return done.stdout
 
-    def tell(self, command: str) -> None:
-        """A command that is not run here, because the cluster of the tests has no need of it."""
-        self._show(command, [], None)
+    def tell(self, *commands: str) -> None:
+        """Commands that are not run here, because the cluster of the tests has no need of them."""
+        self._show("\n$ ".join(commands), [], None)
 
     def _show(self, command: str, printed: list[str], lines: int | None) -> None:
         shown = printed if lines is None or len(printed) <= lines else [*printed[:lines], "..."]
