@@ -7,6 +7,7 @@
     │   ├── MissingReference      a Secret, ConfigMap or resource that the spec names is absent
     │   ├── Conflict              somebody else changed or still holds an object: the next pass sees the new state
     │   ├── Forbidden             the operator lacks a right; an API server that just started says so too
+    │   ├── InternalError         a bug of the operator
     │   └── ApiUnavailable        the API server cannot be reached, or is overloaded
     └── Wrong                     only a change of the resource or of the operator's settings can help
 """
@@ -43,6 +44,12 @@ class Forbidden(NotYet):
     """The API server refused a request of the operator; the message says which right is missing."""
 
     reason = "Forbidden"
+
+
+class InternalError(NotYet):
+    """The operator failed in a way that nobody thought of; only its log says how."""
+
+    reason = "InternalError"
 
 
 class ApiUnavailable(NotYet):

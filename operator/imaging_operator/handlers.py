@@ -32,7 +32,8 @@ _WATCH_SECONDS = 50
 _LOGIN_MINUTES = 10
 _STOP_SECONDS = 20
 _LONGEST_PAUSE = 15.0
-_UNINTERESTING_SECRETS = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"
+_UNINTERESTING_SECRETS = "type!=helm.sh/release.v1"
+"""Nobody refers to them, and Helm writes them again and again. Any other type may hold what a resource names."""
 
 
 class Watches:

@@ -11,12 +11,27 @@ from imaging_operator.builders.names import CREATE_ONLY, KIND_LABEL, MANAGED_BY,
 from imaging_operator.cluster import FIELD_MANAGER, Cluster
 from imaging_operator.discovery import Discovery
 from imaging_operator.errors import Conflict, Wrong
-from imaging_operator.resources import DEPLOYMENT, Json, Key, Resource, controller, identity, in_order, owned
+from imaging_operator.resources import (
+    AUTOSCALER,
+    DEPLOYMENT,
+    KNATIVE_SERVICE,
+    SCALED_OBJECT,
+    Json,
+    Key,
+    Resource,
+    controller,
+    identity,
+    in_order,
+    owned,
+)
 
 log = structlog.get_logger(__name__)
 
 _Identity = tuple[str, str, str]
 _VOLATILE = ("managedFields", "resourceVersion", "generation")
+_IN_THE_WAY = frozenset({KNATIVE_SERVICE, AUTOSCALER, SCALED_OBJECT})
+"""Removed before anything is applied: the Route of a Knative Service holds the core Service of its name, and KEDA
+refuses a ScaledObject while another autoscaler has the Deployment."""
 
 
 class Objects:
@@ -39,16 +54,19 @@ class Objects:
         present = await self.present(owner)
         applied = self._applied.setdefault(key, {})
         documents = [_with_owner(document, owner) for document in in_order(wanted)]
+        unwanted = _unwanted(owner, present, documents)
+        await self._delete(owner, [each for each in unwanted if owned(each) in _IN_THE_WAY])
         live = [await self._bring(owner, document, present, applied) for document in documents]
-        await self._prune(owner, present, keep={identity(document) for document in documents})
+        await self._delete(owner, [each for each in unwanted if owned(each) not in _IN_THE_WAY])
         return live
 
     async def remove(self, owner: Json) -> list[Json]:
         """Delete everything; returns what is still there, such as a Deployment whose pods are stopping."""
         self.forget(key_of(owner))
         present = await self.present(owner)
-        await self._prune(owner, present, keep=set(), foreground=True)
-        return [each for each in present.values() if _is_controlled_by(each, owner)]
+        ours = [each for each in present.values() if _is_controlled_by(each, owner)]
+        await self._delete(owner, ours, foreground=True)
+        return ours
 
     def forget(self, key: Key) -> None:
         """The resource is gone."""
@@ -56,12 +74,7 @@ class Objects:
 
     async def present(self, owner: Json) -> dict[_Identity, Json]:
         """Objects with the labels of this resource."""
-        labels = {
-            "app.kubernetes.io/managed-by": MANAGED_BY,
-            KIND_LABEL: owner["kind"],
-            OWNER_LABEL: owner["metadata"]["name"],
-        }
-        namespace = owner["metadata"]["namespace"]
+        labels, namespace = _labels(owner), owner["metadata"]["namespace"]
 
         async def listed(resource: Resource) -> list[Json]:
             return await self._cluster.list(resource, namespace, labels)
@@ -83,7 +96,7 @@ class Objects:
         resource, namespace, name = owned(document), owner["metadata"]["namespace"], document["metadata"]["name"]
         found = present.get(identity(document)) or await self._cluster.get(resource, namespace, name)
         if _is_create_only(document):
-            return found or await self._cluster.create(resource, namespace, document)
+            return await self._leave_or_create(resource, owner, document, found)
         if found:
             _check_free(found, owner)
             if applied.get(identity(document)) == (_digest(document), _digest(found)):
@@ -95,6 +108,17 @@ class Objects:
         if found is None or live["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
             log.info("applied", owner=str(key_of(owner)), object=f"{resource.kind} {name}", new=found is None)
         return live
+
+    async def _leave_or_create(self, resource: Resource, owner: Json, document: Json, found: Json | None) -> Json:
+        """What users may edit keeps its content; left over from a former resource, it goes with this one."""
+        namespace, metadata = owner["metadata"]["namespace"], document["metadata"]
+        if found is None:
+            return await self._cluster.create(resource, namespace, document)
+        if not _is_orphan(found, owner):
+            return found
+        references = [*(found["metadata"].get("ownerReferences") or []), *metadata["ownerReferences"]]
+        patch = {"ownerReferences": references, "resourceVersion": found["metadata"]["resourceVersion"]}
+        return await self._cluster.merge(resource, namespace, metadata["name"], {"metadata": patch})
 
     async def _adopt(self, resource: Resource, found: Json) -> None:
         """What an operator that did not apply server-side had set becomes ours, so that the apply takes away what is
@@ -131,12 +155,8 @@ class Objects:
         changed = await self._cluster.merge(resource, metadata["namespace"], metadata["name"], patch)
         found["metadata"] = changed["metadata"]
 
-    async def _prune(
-        self, owner: Json, present: Mapping[_Identity, Json], keep: set[_Identity], *, foreground: bool = False
-    ) -> None:
-        for document in present.values():
-            if identity(document) in keep or not _is_controlled_by(document, owner):
-                continue
+    async def _delete(self, owner: Json, documents: Iterable[Json], *, foreground: bool = False) -> None:
+        for document in documents:
             metadata, resource = document["metadata"], owned(document)
             if not metadata.get("deletionTimestamp"):
                 log.info("removing", owner=str(key_of(owner)), object=f"{resource.kind} {metadata['name']}")
@@ -163,6 +183,16 @@ def _with_owner(document: Json, owner: Json) -> Json:
     return document | {"metadata": document["metadata"] | {"ownerReferences": [reference]}}
 
 
+def _unwanted(owner: Json, present: Mapping[_Identity, Json], wanted: Iterable[Json]) -> list[Json]:
+    """What is to be removed; what a user may have edited stays as long as the resource, and goes with it."""
+    keep = {identity(document) for document in wanted}
+    return [
+        document
+        for name, document in present.items()
+        if name not in keep and _is_controlled_by(document, owner) and not _is_create_only(document)
+    ]
+
+
 def _check_free(found: Json, owner: Json) -> None:
     """Nobody else's object is taken over. Raises ``Conflict`` while it will go away by itself, else ``Wrong``."""
     if _is_controlled_by(found, owner):
@@ -172,6 +202,10 @@ def _check_free(found: Json, owner: Json) -> None:
         raise Conflict(f"{kind} {name} of a deleted {owner['kind']} of this name is still being removed")
     if found["metadata"].get("deletionTimestamp"):
         raise Conflict(f"{kind} {name}, which is not ours, is still being removed")
+    if _is_orphan(found, owner):
+        return
+    if holder and _is_route(holder) and _has_labels_of(found, owner):
+        raise Conflict(f"{kind} {name} of the former Knative Service is still being removed")
     whose = f"belongs to {holder['kind']} {holder['name']}" if holder else "was not made by the operator"
     raise Wrong(f"{kind} {name} exists and {whose}: delete it, or give this {owner['kind']} another name")
 
@@ -189,6 +223,29 @@ def _union(one: Json, other: Json) -> Json:
 def _is_controlled_by(document: Json, owner: Json) -> bool:
     holder = controller(document)
     return holder is not None and holder["uid"] == owner["metadata"]["uid"]
+
+
+def _is_orphan(document: Json, owner: Json) -> bool:
+    """True for what ``kubectl delete --cascade=orphan`` left of a resource of this kind and name."""
+    return controller(document) is None and _has_labels_of(document, owner)
+
+
+def _has_labels_of(document: Json, owner: Json) -> bool:
+    return _labels(owner).items() <= (document["metadata"].get("labels") or {}).items()
+
+
+def _labels(owner: Json) -> dict[str, str]:
+    """By which the objects of a resource are found. Knative gives them to what it makes of its Services."""
+    return {
+        "app.kubernetes.io/managed-by": MANAGED_BY,
+        KIND_LABEL: owner["kind"],
+        OWNER_LABEL: owner["metadata"]["name"],
+    }
+
+
+def _is_route(holder: Json) -> bool:
+    group = str(holder["apiVersion"]).partition("/")[0]
+    return (group, holder["kind"]) == (KNATIVE_SERVICE.group, "Route")
 
 
 def _is_create_only(document: Json) -> bool:

@@ -1,5 +1,6 @@
 """One pass over one resource, the same for every kind: references, objects, status. Level-triggered and idempotent."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,11 +11,11 @@ from pydantic import ValidationError
 from imaging_operator.builders.names import GROUP
 from imaging_operator.cluster import Cluster
 from imaging_operator.discovery import Discovery
-from imaging_operator.errors import ApiUnavailable, NotYet, ReconcileError, Wrong
+from imaging_operator.errors import ApiUnavailable, InternalError, NotYet, ReconcileError, Wrong
 from imaging_operator.events import EventRecorder
-from imaging_operator.kinds.common import Kind, Wanted
+from imaging_operator.kinds.common import STREAM, Kind, Wanted
 from imaging_operator.objects import Objects, key_of
-from imaging_operator.references import ReferenceIndex, Resolved, resolve
+from imaging_operator.references import ReferenceIndex, Resolved, Target, resolve
 from imaging_operator.resources import Json, Key, Resource, custom
 from imaging_operator.settings import OperatorSettings
 from imaging_operator.status import Outcome, next_status
@@ -66,15 +67,28 @@ class Reconciler:
     async def reconcile(self, key: Key) -> bool:
         """Bring the cluster to what the resource says, and say in its status how it went; False when it is gone.
 
-        Raises what stopped the pass: ``Wrong``, or ``NotYet`` to try again.
+        Raises what stopped the pass: ``Wrong``, ``NotYet`` to try again, or whatever a bug raises.
         """
         document = await self._cluster.get(self._customs[key.kind], key.namespace, key.name)
         if document is None:
             await self._gone(key)
             return False
+        try:
+            await self._look(document)
+        except ReconcileError:
+            raise
+        except Exception:
+            # What it says helps nobody but who mends the operator: it is for the log.
+            error = InternalError("Internal error of the operator: its log says more; it is tried again")
+            with contextlib.suppress(ReconcileError):
+                await self._report(document, Outcome(error=error))
+            raise
+        return True
+
+    async def _look(self, document: Json) -> None:
         if document["metadata"].get("deletionTimestamp"):
             await self._end(document)
-            return True
+            return
         try:
             outcome = await self._pass(document)
         except ApiUnavailable:
@@ -83,7 +97,6 @@ class Reconciler:
             await self._report(document, Outcome(error=error))
             raise
         await self._report(document, outcome)
-        return True
 
     async def _pass(self, document: Json) -> Outcome:
         key = key_of(document)
@@ -180,7 +193,25 @@ class Reconciler:
         kind = self._kinds[key.kind]
         spec = _spec(kind, document)
         resolved = await self._resolve(key, kind, spec)
-        return await self._remove_streams(self._wanted(document, spec, resolved))
+        wanted = self._wanted(document, spec, resolved)
+        if any(each.startswith(STREAM) for each in kind.durable(wanted, self._settings)):
+            await self._wait_for_makers(key, resolved)
+        return await self._remove_streams(wanted)
+
+    async def _wait_for_makers(self, key: Key, resolved: Resolved) -> None:
+        """Raise ``NotYet`` while there are resources whose pods would create the streams again."""
+        makers = [
+            key_of(document)
+            for name, kind in self._kinds.items()
+            if kind.makes_streams_of_others
+            for document in await self._cluster.list(self._customs[name], key.namespace)
+            if _refers_to(document, kind, key)
+        ]
+        if not makers:
+            return
+        self._index.remember(key, [*resolved.targets, *(Target(*maker) for maker in makers)])
+        names = ", ".join(sorted(f"{maker.kind} {maker.name}" for maker in makers))
+        raise NotYet(f"The streams cannot be removed while these use them, delete them too: {names}")
 
 
 def customs_of(kinds: Mapping[str, Kind[Any]]) -> dict[str, Resource]:
@@ -195,6 +226,15 @@ def _spec(kind: Kind[Any], document: Json) -> Any:
     except ValidationError as error:
         wrong = [f"spec.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False)]
         raise Wrong("; ".join(wrong)) from None
+
+
+def _refers_to(document: Json, kind: Kind[Any], key: Key) -> bool:
+    """Whether a resource names the one of this key."""
+    try:
+        references = kind.references(document["metadata"]["name"], _spec(kind, document))
+    except Wrong:
+        return False  # it never had pods
+    return any((each.kind, each.name) == (key.kind, key.name) for each in references)
 
 
 def _deletes_streams(spec: Any) -> bool:

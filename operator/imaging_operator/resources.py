@@ -59,6 +59,7 @@ TRIGGER = Resource("eventing.knative.dev", "v1", "Trigger", "triggers")
 SINK_BINDING = Resource("sources.knative.dev", "v1", "SinkBinding", "sinkbindings")
 SCALED_OBJECT = Resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")
 DEPLOYMENT = Resource("apps", "v1", "Deployment", "deployments")
+AUTOSCALER = Resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 
 OWNED = (
     Resource("", "v1", "ServiceAccount", "serviceaccounts"),
@@ -66,7 +67,7 @@ OWNED = (
     Resource("", "v1", "Service", "services"),
     DEPLOYMENT,
     Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
-    Resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
+    AUTOSCALER,
     Resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
     Resource("networking.k8s.io", "v1", "Ingress", "ingresses"),
     SCALED_OBJECT,

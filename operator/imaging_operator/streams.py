@@ -11,6 +11,7 @@ import structlog
 from nats.js.errors import NotFoundError
 from pydantic import SecretStr
 
+from imaging_operator.builders.servers import reachable
 from imaging_operator.errors import MissingReference, NotYet
 from imaging_operator.kinds.common import STREAM, Kind, Wanted
 from imaging_operator.resources import Json
@@ -64,7 +65,7 @@ def _nats(wanted: Wanted[Any], settings: OperatorSettings, folder: Path) -> Nats
     _check_found(wanted)
     secret = wanted.found.get("nats_tls_certificate")
     return NatsSettings(
-        url=spec.nats_url or settings.EVENTS_NATS_URL,
+        url=reachable(spec.nats_url or settings.EVENTS_NATS_URL, wanted.namespace, settings),
         tls_enabled=spec.nats_secure or (not spec.nats_url and settings.EVENTS_NATS_TLS_ENABLED),
         tls_ca_file=_file(wanted.found.get("nats_tls_ca"), "ca.crt", folder),
         tls_cert_file=_file(secret, "tls.crt", folder),

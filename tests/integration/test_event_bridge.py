@@ -213,6 +213,18 @@ async def test_the_frozen_stream_of_an_older_installation_is_extended(wheel: Whe
     assert set(config.subjects or []) == {old, *(f"{wheel.root}.wheel.{edge}.mailbox" for edge in ("north", "south"))}
 
 
+async def test_what_the_local_log_wants_is_no_wish_about_the_mailboxes(nats_server: Nats) -> None:
+    root = f"bridge-{uuid.uuid4().hex}"
+    local = {"EVENTS_RETENTION_DAYS": 60, "EVENTS_MAX_BYTES": 10_000_000, "NATS_RETENTION_DAYS": 7}
+    site = a_site("north", nats_server.url, root, BRIDGE_ROLE="edge", EDGE_MAILBOX_ID="north", **local)
+    async with site as north, north.bridge():
+        js = north.client.jetstream()
+        mailboxes = (await js.stream_info(root)).config
+        log = (await js.stream_info(north.settings.event_subjects().event_stream)).config
+    assert (log.max_age, log.max_bytes) == (60 * 86_400, 10_000_000)
+    assert (mailboxes.max_age, mailboxes.max_bytes) == (7 * 86_400, -1)
+
+
 async def test_a_message_in_the_mailbox_is_the_event_in_structured_json(wheel: Wheel) -> None:
     event = an_event()
     async with wheel.north.bridge():

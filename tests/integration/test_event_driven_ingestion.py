@@ -162,6 +162,32 @@ async def test_http_ingress_answers_after_the_commit_and_names_what_is_wrong(dat
         assert answer.json()["error"] == "InvalidInput"
 
 
+async def test_so_many_requests_are_under_way_at_once(database, nats_server):
+    events = {"EVENTS_NATS_URL": nats_server.url, "EVENTS_STREAM": f"s{uuid.uuid4().hex}"}
+    event = stored("1.2", "1.2.1", "1.2.1.1")
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers(event).items())
+    variables = environment(database, **events, HTTP_CONCURRENCY="1")
+    async with processor(variables) as url, httpx.AsyncClient(base_url=url) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(variables["HTTP_PORT"]))
+        length = f"content-length: {len(event.data)}\r\n"
+        writer.write(f"POST / HTTP/1.1\r\nhost: edi\r\n{head}{length}\r\n".encode())
+
+        async def is_full() -> bool:
+            return (await client.get("/query/counts")).status_code == 503
+
+        await until(is_full)
+        writer.write(event.data)
+        async with asyncio.timeout(60):
+            assert (await reader.readline()).split()[1] == b"204"
+        writer.close()
+
+        async def has_room() -> bool:
+            return (await client.get("/query/counts")).status_code == 200
+
+        await until(has_room)
+        assert (await client.get("/query/counts")).json()["instances"] == 1
+
+
 async def test_without_nats_events_are_posted_to_the_broker(database):
     taken: list[tuple[str, bytes]] = []
     failures = [503, 503]

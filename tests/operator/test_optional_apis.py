@@ -9,7 +9,7 @@ import pytest
 from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl
 from support import operator_crds as crds
-from support.operator_cluster import EDI, config_map, custom, database, edi, secret
+from support.operator_cluster import EDI, answer_as_knative, config_map, custom, database, edi, secret
 from support.operator_process import OperatorProcess, grant, restricted_kubeconfig
 
 Json = dict[str, Any]
@@ -63,8 +63,9 @@ def test_knative_appears_is_used_and_disappears(own_cluster: Kubectl, namespace:
     assert resource["status"]["phase"] == "Failing"
 
     crds.install(own_cluster, crds.knative())
-    own_cluster.wait_for(bool, "services.serving.knative.dev", PROCESSOR, namespace)
     own_cluster.wait_for(bool, "brokers.eventing.knative.dev", "hospital-broker", namespace)
+    answer_as_knative(own_cluster, namespace)  # the event processor waits for the Broker's address
+    own_cluster.wait_for(bool, "services.serving.knative.dev", PROCESSOR, namespace)
     own_cluster.wait_for(bool, "triggers.eventing.knative.dev", "hospital-image-stored", namespace)
     own_cluster.wait_for(bool, "sinkbindings.sources.knative.dev", f"{PROCESSOR}-sink-binding", namespace)
     assert own_cluster.get("deployment", PROCESSOR, namespace) is None
@@ -86,6 +87,8 @@ def test_a_resource_moves_between_knative_and_plain(own_cluster: Kubectl, namesp
     own_cluster.apply(edi(knative=False), namespace=namespace)
     own_cluster.wait_for(bool, "deployment", PROCESSOR, namespace)
     own_cluster.patch(EDI, "hospital", {"spec": {"knative": True}}, namespace)
+    own_cluster.wait_for(bool, "brokers.eventing.knative.dev", "hospital-broker", namespace)
+    answer_as_knative(own_cluster, namespace)
     own_cluster.wait_for(bool, "services.serving.knative.dev", PROCESSOR, namespace)
     own_cluster.wait_gone("deployment", PROCESSOR, namespace)
     own_cluster.wait_gone("service", PROCESSOR, namespace)

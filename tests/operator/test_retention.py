@@ -12,7 +12,7 @@ from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl, until
 from imaging_operator.reconcile import FINALIZER
 from imaging_services.domain.relay.subjects import RelaySubjects
-from support.operator_cluster import PROXY, notes, owned, proxy
+from support.operator_cluster import EDI, PROXY, config_map, custom, database, edi, notes, owned, proxy, secret
 from support.operator_process import OperatorProcess, grant, restricted_kubeconfig
 from support.servers import Nats
 
@@ -97,6 +97,37 @@ def test_streams_are_kept_unless_the_resource_says_otherwise(
     until(lambda: "Kept" in dict(notes(own_cluster, namespace, "px")))
     assert all(name in dict(notes(own_cluster, namespace, "px"))["Kept"] for name in _names(root))
     assert _streams(nats_server.url, _names(root)) == _names(root)
+
+
+@pytest.mark.usefixtures("operator")
+def test_an_event_log_waits_for_those_who_would_make_it_again(
+    own_cluster: Kubectl, namespace: str, nats_server: Nats
+) -> None:
+    names = [f"{namespace}_hospital-events", f"{namespace}_hospital-dead-letters"]
+    assert _streams(nats_server.url, names, create=True) == names
+    binding = {"dicomEventDrivenIngestionName": "hospital", "bindingConfigName": "b", "bindingSecretName": "b"}
+    own_cluster.apply(
+        secret("db-secret", {"DB_USER": "u", "DB_PASS": "p"}),
+        config_map("db-config", database()),
+        config_map("b", {"STOW_ENDPOINT": "http://pacs/studies"}),
+        secret("b", {}),
+        edi(natsUrl=nats_server.url, retention="Delete"),
+        custom("DicomInstanceBinding", "forward", binding),
+        namespace=namespace,
+    )
+    own_cluster.wait_for(bool, "deployment", "forward-instance-binding", namespace)
+    own_cluster.wait_for(lambda it: it["metadata"].get("finalizers") == [FINALIZER], EDI, "hospital", namespace)
+    own_cluster.delete(EDI, "hospital", namespace, wait=False)
+    own_cluster.wait_for(
+        lambda it: it.get("status", {}).get("message", "").endswith(": DicomInstanceBinding forward"),
+        EDI,
+        "hospital",
+        namespace,
+    )
+    assert _streams(nats_server.url, names) == names
+    own_cluster.delete("DicomInstanceBinding", "forward", namespace)
+    own_cluster.wait_gone(EDI, "hospital", namespace)
+    assert _streams(nats_server.url, names) == []
 
 
 @pytest.mark.usefixtures("operator")

@@ -9,6 +9,7 @@ from imaging_operator.builders.names import MANAGED_BY
 
 Json = dict[str, Any]
 GROUP_VERSION = "imaging-ingestion.alvearie.org/v1alpha1"
+DEPLOYMENT = "px-dimse-proxy"
 PROXY = "DimseProxy"
 EDI = "DicomEventDrivenIngestion"
 OWNED_KINDS = (
@@ -111,3 +112,9 @@ def answer_as_knative(kubectl: Kubectl, namespace: str) -> None:
         if each["kind"] == "Service":
             status["url"] = f"https://{name}.{namespace}.example.org"
         kubectl.patch(f"{each['kind']}.{group}", name, {"status": status}, namespace, subresource="status")
+
+
+def made(kubectl: Kubectl, namespace: str, **spec: Any) -> Json:
+    """A proxy, and its Deployment once the operator made it."""
+    kubectl.apply(proxy(**spec), namespace=namespace)
+    return kubectl.wait_for(bool, "deployment", DEPLOYMENT, namespace)

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -171,3 +173,16 @@ def _binding(kind: str, name: str = USER) -> Json:
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
         "subjects": [_SUBJECT],
     }
+
+
+@contextmanager
+def operator_of_the_whole_cluster(control_plane: ControlPlane, folder: Path) -> Iterator[OperatorProcess]:
+    """An operator with the chart's rights, which were enough at its end; it stops when it is told to."""
+    kubectl = Kubectl(control_plane.programs["kubectl"], control_plane.kubeconfig)
+    home = kubectl.new_namespace("operator")
+    grant(kubectl, lease_namespace=home)
+    with OperatorProcess(folder, restricted_kubeconfig(control_plane), home) as process:
+        yield process
+        assert process.forbidden() == []
+        assert process.stop() == 0
+    revoke_everywhere(kubectl)

@@ -24,17 +24,29 @@ class FakeSpec(Spec):
 
     text: str = "a"
     secret: str = ""
+    uses: str = ""
     extra: bool = False
+    without_lists: bool = False
+    scaled_by: str = ""
+    knative: bool = False
     retention: str = "Retain"
 
 
 def references(name: str, spec: FakeSpec) -> Sequence[Reference]:
-    return [Reference("secret", "Secret", spec.secret, "Missing Secret")] if spec.secret else []
+    used = [Reference("used", "Fake", spec.uses, "Missing Fake")] if spec.uses else []
+    return [*used, Reference("secret", "Secret", spec.secret, "Missing Secret")] if spec.secret else used
+
+
+_VERSIONS = {
+    "Deployment": "apps/v1",
+    "HorizontalPodAutoscaler": "autoscaling/v2",
+    "ScaledObject": "keda.sh/v1alpha1",
+}
 
 
 def labelled(wanted: Wanted[FakeSpec], kind: str, name: str, **more: Any) -> Json:
     labels = {"app.kubernetes.io/managed-by": MANAGED_BY, KIND_LABEL: wanted.kind, OWNER_LABEL: wanted.name}
-    version = "apps/v1" if kind == "Deployment" else "v1"
+    version = _VERSIONS.get(kind, "v1")
     metadata = {"name": name, "namespace": wanted.namespace, "labels": labels}
     return {"apiVersion": version, "kind": kind, "metadata": metadata, **more}
 
@@ -42,10 +54,17 @@ def labelled(wanted: Wanted[FakeSpec], kind: str, name: str, **more: Any) -> Jso
 def build(wanted: Wanted[FakeSpec], settings: Any) -> Sequence[Json]:
     if wanted.spec.text == "refused":
         raise Wrong("spec.text is refused: choose another")
+    if wanted.spec.text == "bug":
+        raise KeyError("do-not-show")
+    if wanted.spec.knative:
+        return [labelled(wanted, "Service", "one") | {"apiVersion": "serving.knative.dev/v1"}]
     lists = labelled(wanted, "ConfigMap", "one-lists", data={"list": "default"})
     lists["metadata"]["annotations"] = {CREATE_ONLY: "true"}
-    found = [labelled(wanted, "Deployment", "one", spec={"text": wanted.spec.text, "replicas": 1}), lists]
-    return [*found, labelled(wanted, "ConfigMap", "one-extra")] if wanted.spec.extra else found
+    found = [labelled(wanted, "Deployment", "one", spec={"text": wanted.spec.text, "replicas": 1})]
+    found += [] if wanted.spec.without_lists else [lists]
+    found += [labelled(wanted, "ConfigMap", "one-extra")] if wanted.spec.extra else []
+    found += [labelled(wanted, "Service", "one", spec={})] if wanted.spec.text == "served" else []
+    return [*found, labelled(wanted, wanted.spec.scaled_by, "one")] if wanted.spec.scaled_by else found
 
 
 FAKE: Kind[FakeSpec] = Kind(
@@ -56,6 +75,7 @@ FAKE: Kind[FakeSpec] = Kind(
     build=build,
     status=lambda wanted, settings, observed: {"endpoint": f"http://{wanted.spec.text}"},
     durable=lambda wanted, settings: [f"{STREAM}{wanted.name}-log"],
+    makes_streams_of_others=True,
 )
 
 
@@ -86,9 +106,10 @@ class Stand:
     def restart(self) -> None:
         """A new process: nothing is remembered."""
         cluster, kinds = self.api.cluster(), {"Fake": FAKE}
+        self.discovery = Discovery(cluster, customs_of(kinds))
         self.reconciler = Reconciler(
             cluster,
-            Discovery(cluster, customs_of(kinds)),
+            self.discovery,
             self.settings,
             kinds,
             self.index,
@@ -96,14 +117,19 @@ class Stand:
             self.remover,
         )
 
-    def resource(self, **spec: Any) -> Json:
+    async def serve(self, *collections: tuple[str, str]) -> None:
+        """The cluster begins to serve (root, plural)."""
+        self.api.served |= set(collections)
+        await self.discovery.look()
+
+    def resource(self, name: str = KEY.name, **spec: Any) -> Json:
         """Store the resource."""
         return self.api.put(
             "fakes",
             {
                 "apiVersion": "imaging-ingestion.alvearie.org/v1alpha1",
                 "kind": "Fake",
-                "metadata": {"name": "one", "namespace": "ns"},
+                "metadata": {"name": name, "namespace": "ns"},
                 "spec": spec,
             },
         )

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from imaging_operator.builders.certificates import client_files, client_mounts
 from imaging_operator.builders.environment import SecretKey, Value, boolean
 from imaging_operator.builders.pod import Mount
 from imaging_operator.builders.scaling import Lag
+from imaging_operator.builders.servers import first_host, reachable
 from imaging_operator.errors import Wrong
 from imaging_operator.specs.connections import ClientTls
 from imaging_operator.specs.event_driven_ingestion import EventDrivenIngestionSpec
@@ -18,6 +18,7 @@ from imaging_services.domain.nats_names import token
 
 TOKEN_KEY = "token"  # noqa: S105 - the key's name
 _MONITORING_PORT = 8222
+_ACCOUNT = "$G"
 _USE = "events"
 
 
@@ -25,6 +26,8 @@ _USE = "events"
 class EventLog:
     """A JetStream event log."""
 
+    namespace: str
+    """Of the resource: names without a dot are Services there."""
     url: str
     secure: bool
     root: str
@@ -66,7 +69,7 @@ class EventLog:
 
     def lag(self, consumer: str, settings: Any) -> Lag:
         """What KEDA looks at for one durable consumer."""
-        return nats_lag(self.url, self.subjects.event_stream, token(consumer), settings)
+        return nats_lag(self.url, self.namespace, self.subjects.event_stream, token(consumer), settings)
 
 
 def event_log(namespace: str, name: str, spec: EventDrivenIngestionSpec, settings: Any) -> EventLog:
@@ -82,6 +85,7 @@ def event_log(namespace: str, name: str, spec: EventDrivenIngestionSpec, setting
             "No NATS server for events: set spec.natsUrl, or the operator's EVENTS_NATS_URL (chart value nats.url)"
         )
     log = EventLog(
+        namespace=namespace,
         url=url,
         secure=spec.nats_secure if own else spec.nats_secure or settings.EVENTS_NATS_TLS_ENABLED,
         root=spec.nats_subject_root or settings.EVENTS_NATS_SUBJECT_ROOT,
@@ -92,6 +96,7 @@ def event_log(namespace: str, name: str, spec: EventDrivenIngestionSpec, setting
         retention_days=spec.event_retention_days,
     )
     refused(lambda: log.subjects.ingress)
+    first_host(url)  # the pods could not start with what is no address
     return log
 
 
@@ -103,9 +108,10 @@ def refused(names: Callable[[], object]) -> None:
         raise Wrong(str(error)) from None
 
 
-def nats_lag(url: str, stream: str, consumer: str, settings: Any) -> Lag:
-    """A consumer on the server of ``url``; its monitoring endpoint is the operator's setting, or the usual port."""
-    first = url.split(",")[0].strip()
-    host = urlsplit(first if "://" in first else f"//{first}").hostname or first
-    monitoring = settings.EVENTS_NATS_MONITORING or f"{host}:{_MONITORING_PORT}"
-    return Lag(monitoring, settings.EVENTS_NATS_ACCOUNT, stream, consumer)
+def nats_lag(url: str, namespace: str, stream: str, consumer: str, settings: Any) -> Lag:
+    """A consumer on the server of ``url``, which a resource of ``namespace`` names. The operator's settings tell of its
+    own server; another one's monitoring endpoint is at the usual port, and its streams in the default account."""
+    own = url == settings.EVENTS_NATS_URL
+    usual = f"{first_host(reachable(url, namespace, settings))}:{_MONITORING_PORT}"
+    monitoring = settings.EVENTS_NATS_MONITORING if own else ""
+    return Lag(monitoring or usual, settings.EVENTS_NATS_ACCOUNT if own else _ACCOUNT, stream, consumer)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from imaging_operator.builders.names import CHECKSUM, checked_name, labels, metadata
+from imaging_operator.builders.names import CHECKSUM, labels, metadata, service_name
 from imaging_operator.builders.pod import USER, Container, mounts, resources, volumes
 from imaging_operator.builders.types import Json, Owner
 from imaging_operator.builders.workload import Workload
@@ -14,8 +14,11 @@ _EVENTING = "eventing.knative.dev/v1"
 _VISIBILITY = "cluster-local"
 
 
-def knative_service(owner: Owner, workload: Workload, *, concurrency: int, public: bool = False) -> Json:
-    """A Knative Service; ``workload.scale`` are its bounds, 0 for none.
+def knative_service(
+    owner: Owner, workload: Workload, *, concurrency: int, public: bool = False, retention_seconds: int = 0
+) -> Json:
+    """A Knative Service; ``workload.scale`` are its bounds, 0 for none. The last pod stays for ``retention_seconds``
+    after Knative has decided that it is not needed.
 
     Knative takes neither a pod's security context, nor lifecycle hooks or a grace period, and probes the port itself.
     """
@@ -27,6 +30,11 @@ def knative_service(owner: Owner, workload: Workload, *, concurrency: int, publi
                 "autoscaling.knative.dev/maxScale": str(workload.scale.maximum),
                 "autoscaling.knative.dev/minScale": str(workload.scale.minimum),
                 CHECKSUM: workload.checksum,
+                **(
+                    {"autoscaling.knative.dev/scale-to-zero-pod-retention-period": f"{retention_seconds}s"}
+                    if retention_seconds
+                    else {}
+                ),
             },
         },
         "spec": _revision(workload, concurrency),
@@ -39,7 +47,7 @@ def knative_service(owner: Owner, workload: Workload, *, concurrency: int, publi
     return {
         "apiVersion": _SERVING,
         "kind": "Service",
-        "metadata": metadata(owner, checked_name(owner, workload.name), workload.component, extra_labels=visibility),
+        "metadata": metadata(owner, service_name(owner, workload.name), workload.component, extra_labels=visibility),
         "spec": {"template": template},
     }
 

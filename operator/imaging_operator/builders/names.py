@@ -14,7 +14,7 @@ OWNER_LABEL = f"{GROUP}/owner"
 CREATE_ONLY = f"{GROUP}/create-only"
 CHECKSUM = f"{GROUP}/config-checksum"
 
-_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LONGEST = 63
 
 
@@ -49,18 +49,24 @@ def metadata(
     return document
 
 
-def checked_name(owner: Owner, name: str) -> str:
-    """The name itself, of a workload or Service. Raises ``Wrong`` for one that Kubernetes would refuse.
-
-    Services, and the labels by which pods are found, want a DNS label (RFC 1035) of 63 characters; a resource's own
-    name may be longer, hold dots and begin with a digit.
-    """
+def label_name(owner: Owner, name: str) -> str:
+    """The name itself, of a workload whose pods are found by it as a label. Raises ``Wrong`` for one that is too long
+    for a label; a resource's own name may be longer."""
     if len(name) > _LONGEST:
         raise Wrong(
             f"{name} would have {len(name)} characters, but Kubernetes allows {_LONGEST} there: "
             f"give the {owner.kind} a name of at most {_LONGEST - len(name) + len(owner.name)} characters"
         )
-    if not _LABEL.fullmatch(name):
+    return name
+
+
+def service_name(owner: Owner, name: str) -> str:
+    """The name itself, of a Service. Raises ``Wrong`` for one that Kubernetes would refuse.
+
+    Services want a DNS label (RFC 1035) of 63 characters; a resource's own name may also hold dots and begin with a
+    digit.
+    """
+    if not _SERVICE.fullmatch(label_name(owner, name)):
         raise Wrong(
             f"{name} cannot be the name of a Service: give the {owner.kind} a name of lower-case letters, digits and "
             "'-' that begins with a letter"

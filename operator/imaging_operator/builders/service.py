@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from imaging_operator.builders.names import checked_name, metadata
+from imaging_operator.builders.names import metadata, service_name
 from imaging_operator.builders.types import Json, Owner
 from imaging_operator.builders.workload import Workload, selector
 
@@ -40,7 +40,7 @@ def service(
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(
-            owner, checked_name(owner, name or workload.name), workload.component, annotations=public.annotations
+            owner, service_name(owner, name or workload.name), workload.component, annotations=public.annotations
         ),
         "spec": spec,
     }

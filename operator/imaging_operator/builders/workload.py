@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imaging_operator.builders.names import CHECKSUM, checked_name, labels, metadata
+from imaging_operator.builders.names import CHECKSUM, label_name, labels, metadata
 from imaging_operator.builders.pod import USER, Container, PodOptions, container, grace_seconds, volumes
 from imaging_operator.builders.types import Json, Owner
 
@@ -78,7 +78,7 @@ def deployment(owner: Owner, workload: Workload) -> Json:
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata(
-            owner, checked_name(owner, workload.name), workload.component, extra_labels=selector(workload.name)
+            owner, label_name(owner, workload.name), workload.component, extra_labels=selector(workload.name)
         ),
         "spec": spec,
     }

@@ -33,11 +33,14 @@ from imaging_operator.kinds.shared import (
 from imaging_operator.specs.common import ServiceGroup
 from imaging_operator.specs.instance_binding import InstanceBindingSpec
 from imaging_operator.specs.study_binding import StudyBindingSpec
+from imaging_services.domain.nats_names import token
 
 _SIZE = Size(cpu="50m", memory="128Mi")
 _DRAIN_SECONDS = 30
 _MOST_CONCURRENT = 256
 _TARGET = "target"
+_OBJECTS = ("binding_config", "binding_secret")
+"""References that are in the binding's environment."""
 
 BindingSpec = InstanceBindingSpec | StudyBindingSpec
 Resource = Wanted[Any]
@@ -99,6 +102,7 @@ def _build(it: _Binding, wanted: Resource, settings: Any) -> Sequence[Json]:
         )
     if edi.knative:
         require_knative(wanted)
+    _target(it, wanted)  # the binding could not start with what is no address
     workload = _workload(it, wanted, settings, edi, knative=knative)
     if knative:
         found = [
@@ -144,7 +148,11 @@ def _workload(it: _Binding, wanted: Resource, settings: Any, edi: Edi, *, knativ
         options=pod_options(spec, group),
         checksum=checksum(wanted),
         scale=Scale(group.min_replicas, group.max_replicas) if knative else service_scale(group),
-        drain_seconds=drain_seconds(wanted, _DRAIN_SECONDS),
+        # The dispatcher does not get the binding's own settings.
+        drain_seconds=max(
+            drain_seconds(wanted, _DRAIN_SECONDS, _OBJECTS),
+            drain_seconds(wanted, _DRAIN_SECONDS) if dispatcher else 0,
+        ),
     )
 
 
@@ -165,9 +173,7 @@ def _subscriber(it: _Binding, wanted: Resource, edi: Edi, image: str, *, ours: b
         name="binding",
         image=image,
         arguments=arguments(it.component, ours=ours),
-        environment=environment(
-            wanted, fixed=fixed, values=values, chosen=_chosen(spec), objects=("binding_config", "binding_secret")
-        ),
+        environment=environment(wanted, fixed=fixed, values=values, chosen=_chosen(spec), objects=_OBJECTS),
         size=_SIZE,
         env_from=[
             config_map_env(spec.binding_config_name),
@@ -180,22 +186,25 @@ def _subscriber(it: _Binding, wanted: Resource, edi: Edi, image: str, *, ours: b
 
 
 def _dispatcher(it: _Binding, wanted: Resource, settings: Any, edi: Edi) -> Container:
-    """Stands for the Trigger: takes events from the log and posts them to an image of the user's own beside it."""
+    """Stands for the Trigger: takes events from the log and posts them to an image of the user's own beside it.
+
+    Targets that the user sets are the image's own: with a second one the dispatcher would not start.
+    """
     assert edi.log is not None
     values: dict[str, Value] = {
         "DRAIN_SECONDS": str(_DRAIN_SECONDS),
-        "WEBHOOK_ENDPOINT": f"http://127.0.0.1:{HTTP_PORT}/",
         **edi.log.consumer(),
         "BINDING_NAME": _consumer(it, wanted),
         **_concurrency(it, wanted),
     }
-    fixed = fixed_ports()
+    targets = dict.fromkeys(it.targets, "") | {"WEBHOOK_ENDPOINT": f"http://127.0.0.1:{HTTP_PORT}/"}
+    fixed = fixed_ports() | targets
     del fixed["HTTP_PORT"]
     return Container(
         name="dispatcher",
         image=settings.IMAGE,
         arguments=arguments(it.component, ours=True),
-        environment=environment(wanted, fixed=fixed, values=values),
+        environment=environment(wanted, fixed=fixed, values=values, reserved=targets),
         size=_SIZE,
         env_from=service_config_env(wanted.spec),
         mounts=edi.log.mounts(),
@@ -252,13 +261,16 @@ def _target(it: _Binding, wanted: Resource) -> str:
             title = _said(wanted, "DIMSE_TARGET_AE") or "DIMSE"
             return f"dimse://{title}@{value}:{_said(wanted, 'DIMSE_TARGET_PORT') or DICOM_PORT}"
         if value:
-            return _without_secrets(value)
+            return _without_secrets(key, value)
     return ""
 
 
-def _without_secrets(address: str) -> str:
-    """A URL for everybody's eyes: no user, no query."""
-    parts = urlsplit(address)
+def _without_secrets(key: str, address: str) -> str:
+    """A URL for everybody's eyes: no user, no query. Raises ``Wrong`` for what is none, which may hold a password."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        raise Wrong(f"{key} is not a URL: write http://<host>/<path> or https://<host>/<path>") from None
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
@@ -268,8 +280,7 @@ def _durable(it: _Binding, wanted: Resource, settings: Any) -> Sequence[str]:
     edi = edi_of(wanted, settings)
     if edi.log is None:
         return []
-    lag = edi.log.lag(_consumer(it, wanted), settings)
-    return [f"consumer {lag.consumer} of {STREAM}{lag.stream}"]
+    return [f"consumer {token(_consumer(it, wanted))} of {STREAM}{edi.log.subjects.event_stream}"]
 
 
 def _kind(it: _Binding, name: str, plural: str, spec: type[Any]) -> Kind[Any]:
@@ -281,6 +292,7 @@ def _kind(it: _Binding, name: str, plural: str, spec: type[Any]) -> Kind[Any]:
         build=lambda wanted, settings: _build(it, wanted, settings),
         status=lambda wanted, settings, observed: _status(it, wanted, settings, observed),
         durable=lambda wanted, settings: _durable(it, wanted, settings),
+        makes_streams_of_others=True,
     )
 
 

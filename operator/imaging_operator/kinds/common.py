@@ -73,3 +73,5 @@ class Kind(Generic[S]):
     """(resource, operator settings, its objects as observed) → status fields of this kind (``brokerEndpoint`` ...)."""
     durable: Callable[[Wanted[S], Any], Sequence[str]]
     """What outlives the resource, in words for an Event (``JetStream stream imaging-events``); see ``retention``."""
+    makes_streams_of_others: bool = False
+    """Its pods create streams of a resource it refers to, and create them again after they were removed."""

@@ -72,9 +72,8 @@ def build(wanted: Resource, settings: Any) -> Sequence[Json]:
     """The two workloads, and an Ingress when it is asked for."""
     edi = edi_of(wanted, settings)
     spec = wanted.spec
-    knative = edi.knative if spec.knative is None else spec.knative
     shared = bucket_objects(wanted, spec, COMPONENT)
-    if knative:
+    if _on_knative(wanted, edi):
         return [*shared, *_knative(wanted, settings, edi)]
     parts = [_stow(wanted, settings, edi, _external(wanted, settings)), _wado(wanted, edi, _published(spec))]
     found = list(shared)
@@ -88,6 +87,11 @@ def build(wanted: Resource, settings: Any) -> Sequence[Json]:
     return found
 
 
+def _on_knative(wanted: Resource, edi: Edi) -> bool:
+    wish = wanted.spec.knative
+    return edi.knative if wish is None else wish
+
+
 def _knative(wanted: Resource, settings: Any, edi: Edi) -> list[Json]:
     require_knative(wanted)
     spec = wanted.spec
@@ -95,7 +99,8 @@ def _knative(wanted: Resource, settings: Any, edi: Edi) -> list[Json]:
     public = published or _reported(wanted)
     parts = [_wado(wanted, edi, published)]
     # Instances that STOW announces carry the address at which they can be fetched: it waits until that is known.
-    if public:
+    # And a revision made before its SinkBinding takes effect would end at once without K_SINK.
+    if public and (edi.log or edi.broker_endpoint):
         parts.append(_stow(wanted, settings, edi, public))
     found: list[Json] = []
     for part in parts:
@@ -114,15 +119,10 @@ def _stow(wanted: Resource, settings: Any, edi: Edi, external: str) -> _Part:
         "WADO_INTERNAL_ENDPOINT": f"{internal}/wado-rs",
         "WADO_EXTERNAL_ENDPOINT": f"{external}/wado-rs",
         "EVENT_SOURCE": host(workload_name(wanted.name, "stow"), wanted.namespace, settings),
+        "K_SINK": edi.require_broker_endpoint(),
         **(edi.log.producer() if edi.log else {}),
     }
-    if edi.log or not _uses_sink_binding(wanted, edi):
-        values["K_SINK"] = edi.require_broker_endpoint()
     return _Part("stow", wanted.spec.stow_service, values, edi.log.mounts() if edi.log else [])
-
-
-def _uses_sink_binding(wanted: Resource, edi: Edi) -> bool:
-    return edi.knative and wanted.spec.knative is not False
 
 
 def _wado(wanted: Resource, edi: Edi, published: str) -> _Part:
@@ -200,12 +200,17 @@ def _ingress_options(spec: DicomwebIngestionServiceSpec) -> IngressOptions:
 
 
 def status(wanted: Resource, settings: Any, observed: Sequence[Json]) -> Json:
-    """Where STOW-RS and WADO-RS are, inside the cluster and outside."""
+    """Where STOW-RS and WADO-RS are, inside the cluster and outside.
+
+    WADO's last known address stays while its Knative Service has none, such as one just made anew: STOW, and the
+    instances it announces, depend on it.
+    """
+    last = _reported(wanted) if _on_knative(wanted, edi_of(wanted, settings)) else ""
     found: Json = {}
     for role in ("stow", "wado"):
         name = workload_name(wanted.name, role)
         internal = url(name, wanted.namespace, settings)
-        route = public_url(observed, name)
+        route = public_url(observed, name) or (last if role == "wado" else "")
         if not route and not observed_object(observed, "Service", name):
             continue
         found[f"{role}ServiceInternalEndpoint"] = internal

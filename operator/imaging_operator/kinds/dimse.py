@@ -9,6 +9,7 @@ from imaging_operator.builders.environment import SecretKey, Value, boolean
 from imaging_operator.builders.events import TOKEN_KEY, nats_lag, refused
 from imaging_operator.builders.pod import DICOM_PORT, HEALTH_PORT, Mount, Size, config_map_mount
 from imaging_operator.builders.scaling import Lag
+from imaging_operator.builders.servers import first_host
 from imaging_operator.builders.service import Publication
 from imaging_operator.errors import Wrong
 from imaging_operator.kinds.common import STREAM, Json, Reference, Wanted
@@ -69,9 +70,11 @@ def in_use(nats: Json, lists: Json) -> dict[str, Json]:
 
 
 def relay_config(spec: RelaySpec) -> dict[str, str]:
-    """Keys of the NATS ConfigMap: the relay's server and subjects. Raises ``Wrong`` without a server."""
+    """Keys of the NATS ConfigMap: the relay's server and subjects. Raises ``Wrong`` without a server, or when
+    its address cannot be read."""
     if not spec.nats_url:
         raise Wrong("spec.natsUrl is not set: the relay needs a NATS server with JetStream")
+    first_host(spec.nats_url)
     found = {"DIMSE_NATS_URL": spec.nats_url, "DIMSE_NATS_TLS_ENABLED": boolean(spec.nats_secure)}
     if spec.nats_subject_root:
         found["DIMSE_NATS_SUBJECT_ROOT"] = spec.nats_subject_root
@@ -114,12 +117,12 @@ def mounts(spec: RelaySpec, lists: str) -> list[Mount]:
     return [config_map_mount("dimse-config-volume", CONFIG_PATH, lists), *client_mounts(spec.nats_tls, _USE)]
 
 
-def relay_lag(spec: RelaySpec, channel: str, settings: Any) -> Lag | None:
+def relay_lag(spec: RelaySpec, namespace: str, channel: str, settings: Any) -> Lag | None:
     """The work queue that the pods empty; None for who does not say a server."""
     if not spec.nats_url:
         return None
     subjects = RelaySubjects(spec.nats_subject_root or _DEFAULT_ROOT, channel)
-    return nats_lag(spec.nats_url, subjects.stream, subjects.worker, settings)
+    return nats_lag(spec.nats_url, namespace, subjects.stream, subjects.worker, settings)
 
 
 def relay_streams(spec: RelaySpec, channel: str) -> list[str]:

@@ -85,11 +85,12 @@ def build(wanted: Resource, settings: Any) -> Sequence[Json]:
     listeners = (
         [service(wanted, workload, port=DICOM_PORT, port_name="dicom", publication=publication)] if spec.direct else []
     )
+    lag = dimse.relay_lag(spec, wanted.namespace, _CHANNEL, settings)
     return [
         nats,
         lists,
         *bucket_objects(wanted, spec, COMPONENT),
-        *plain_objects(wanted, settings, workload, listeners, lag=dimse.relay_lag(spec, _CHANNEL, settings)),
+        *plain_objects(wanted, settings, workload, listeners, lag=lag),
     ]
 
 

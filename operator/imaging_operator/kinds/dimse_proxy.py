@@ -50,7 +50,8 @@ def build(wanted: Resource, settings: Any) -> Sequence[Json]:
     lists = dimse.lists_object(wanted, _lists(wanted.name), COMPONENT)
     workload = _workload(wanted, settings, nats, checksum(wanted, dimse.in_use(nats, lists)))
     listener = service(wanted, workload, port=DICOM_PORT, port_name="tcp-proxy", publication=dimse.publication_of(spec))
-    lag = dimse.relay_lag(spec, spec.channel, settings)
+    # Without a target nobody empties the queue of this end: the number of its messages says nothing about load.
+    lag = dimse.relay_lag(spec, wanted.namespace, spec.channel, settings) if spec.has_target else None
     return [nats, lists, *plain_objects(wanted, settings, workload, [listener], lag=lag)]
 
 

@@ -80,7 +80,7 @@ def build(wanted: Resource, settings: Any) -> Sequence[Json]:
     if spec.role == _HUB:
         # Empty: an example would be an edge, and collect events that nobody fetches.
         found.append(config_map(wanted, _locations(wanted.name), COMPONENT, {LOCATIONS: "{}\n"}, create_only=True))
-    found += plain_objects(wanted, settings, workload, services, private=not edi.knative, lag=_lag(spec, settings))
+    found += plain_objects(wanted, settings, workload, services, private=not edi.knative, lag=_lag(wanted, settings))
     if edi.knative:
         found.append(
             trigger(
@@ -107,9 +107,10 @@ def _subjects(spec: EventBridgeSpec) -> MailboxSubjects:
     return MailboxSubjects(spec.nats_subject_root or _DEFAULT_ROOT)
 
 
-def _lag(spec: EventBridgeSpec, settings: Any) -> Lag:
+def _lag(wanted: Resource, settings: Any) -> Lag:
+    spec = wanted.spec
     mailbox = _HUB if spec.role == _HUB else nats_token(spec.edge_mailbox)
-    return nats_lag(spec.nats_url, _subjects(spec).stream, mailbox, settings)
+    return nats_lag(spec.nats_url, wanted.namespace, _subjects(spec).stream, mailbox, settings)
 
 
 def _workload(wanted: Resource, settings: Any, edi: Edi, nats: Json) -> Workload:
@@ -196,4 +197,5 @@ KIND: Kind[EventBridgeSpec] = Kind(
     build=build,
     status=status,
     durable=durable,
+    makes_streams_of_others=True,
 )

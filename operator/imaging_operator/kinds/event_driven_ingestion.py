@@ -43,14 +43,21 @@ from imaging_operator.specs.event_driven_ingestion import EventDrivenIngestionSp
 COMPONENT = "event-driven-ingestion"
 _SIZE = Size(cpu="100m", memory="128Mi", scratch="1Gi")
 _DRAIN_SECONDS = 30
+_QUIET_SECONDS = 30
+"""What the event processor waits when nothing is said."""
+_ANNOUNCING_SECONDS = 30
+_LONGEST_RETENTION = 3600
 _DATABASE = "database"
+_OBJECTS = ("database_config", "database_secret")
+"""References that are in the environment."""
 _FILES = ("DB_SSLROOTCERT", "PGSSLCERT", "PGSSLKEY")
 
 Resource = Wanted[EventDrivenIngestionSpec]
 
 
 def references(name: str, spec: EventDrivenIngestionSpec) -> Sequence[Reference]:
-    """Database settings, and the token and certificates of the event log."""
+    """Database settings, and the token and certificates of the event log; itself too, whose status holds the address
+    that Knative gave the Broker."""
     return [
         Reference("database_secret", "Secret", spec.database_secret_name, "Missing Database Secret"),
         Reference("database_config", "ConfigMap", spec.database_config_name, "Missing Database Config"),
@@ -58,6 +65,7 @@ def references(name: str, spec: EventDrivenIngestionSpec) -> Sequence[Reference]
         *token(spec.nats_token_secret),
         *certificates("nats_tls", spec.nats_tls, "NATS"),
         *service_config(spec),
+        Reference("self", EDI_KIND, name, "", optional=True),
     ]
 
 
@@ -80,14 +88,20 @@ def _knative(wanted: Resource, settings: Any) -> list[Json]:
     tls = wanted.spec.database_tls
     if tls and tls.secret_name:
         raise Wrong("spec.databaseTls.secretName: Knative cannot mount the key as libpq wants it; set knative: false")
-    workload = _workload(wanted, settings, knative=True)
+    sink = _reported(wanted, settings)
+    workload = _workload(wanted, settings, knative=True, sink=sink)
     name, broker_ = workload.name, broker_name(wanted.name)
-    return [
+    found = [
         service_account(wanted, workload),
         broker(wanted, broker_, COMPONENT),
-        # Before the Service, so that its first revision knows where revisions are announced.
         sink_binding(wanted, f"{name}-sink-binding", COMPONENT, subject=name, broker_name=broker_),
-        knative_service(wanted, workload, concurrency=wanted.spec.event_processor.concurrency),
+    ]
+    # A revision that is made before its SinkBinding takes effect would have no K_SINK and end at once, again and again:
+    # it is told the address too, and waits until that is known.
+    if sink:
+        concurrency, retention = wanted.spec.event_processor.concurrency, _retention(wanted.spec)
+        found.append(knative_service(wanted, workload, concurrency=concurrency, retention_seconds=retention))
+    found.append(
         trigger(
             wanted,
             f"{wanted.name}-image-stored",
@@ -95,11 +109,25 @@ def _knative(wanted: Resource, settings: Any) -> list[Json]:
             broker_name=broker_,
             event_type="ImageStoredEvent",
             subscriber=knative_reference(name),
-        ),
-    ]
+        )
+    )
+    return found
 
 
-def _workload(wanted: Resource, settings: Any, *, knative: bool) -> Workload:
+def _retention(spec: EventDrivenIngestionSpec) -> int:
+    """How long the last pod stays after the last event, so that it announces the revisions that wait for their quiet
+    time; Knative takes an hour at most, beyond which a pod always runs."""
+    seconds = (spec.quiet_seconds or _QUIET_SECONDS) + _ANNOUNCING_SECONDS
+    return seconds if seconds <= _LONGEST_RETENTION else 0
+
+
+def _reported(wanted: Resource, settings: Any) -> str:
+    """The Broker's address that an earlier pass saw; not the one that this resource had without Knative."""
+    seen = str(((wanted.found.get("self") or {}).get("status") or {}).get("brokerEndpoint") or "")
+    return "" if seen == url(broker_name(wanted.name), wanted.namespace, settings) else seen
+
+
+def _workload(wanted: Resource, settings: Any, *, knative: bool, sink: str = "") -> Workload:
     spec, group = wanted.spec, wanted.spec.event_processor
     image, ours = image_of(group.image, settings)
     name = processor_name(wanted.name)
@@ -108,7 +136,11 @@ def _workload(wanted: Resource, settings: Any, *, knative: bool) -> Workload:
         "DRAIN_SECONDS": str(_DRAIN_SECONDS),
         "EVENT_SOURCE": host(name, wanted.namespace, settings),
         **(log.consumer() if log else {}),
+        **({"K_SINK": sink} if sink else {}),
     }
+    # Knative itself keeps to containerConcurrency.
+    if group.concurrency and not knative:
+        values["HTTP_CONCURRENCY"] = str(group.concurrency)
     container = Container(
         name="event-processor",
         image=image,
@@ -118,7 +150,7 @@ def _workload(wanted: Resource, settings: Any, *, knative: bool) -> Workload:
             fixed=fixed_ports(KNATIVE_HEALTH_PORT if knative else HEALTH_PORT),
             values=values,
             chosen=_chosen(spec),
-            objects=("database_config", "database_secret"),
+            objects=_OBJECTS,
         ),
         size=_SIZE,
         env_from=[
@@ -135,9 +167,17 @@ def _workload(wanted: Resource, settings: Any, *, knative: bool) -> Workload:
         containers=[container],
         options=pod_options(spec, group),
         checksum=checksum(wanted),
-        scale=Scale(group.min_replicas, group.max_replicas) if knative else service_scale(group),
-        drain_seconds=drain_seconds(wanted, _DRAIN_SECONDS),
+        scale=_knative_scale(spec) if knative else service_scale(group),
+        drain_seconds=drain_seconds(wanted, _DRAIN_SECONDS, _OBJECTS),
     )
+
+
+def _knative_scale(spec: EventDrivenIngestionSpec) -> Scale:
+    group = spec.event_processor
+    if _retention(spec):
+        return Scale(group.min_replicas, group.max_replicas)
+    minimum = max(1, group.min_replicas)
+    return Scale(minimum, max(minimum, group.max_replicas) if group.max_replicas else 0)
 
 
 def _chosen(spec: EventDrivenIngestionSpec) -> dict[str, Value]:
@@ -171,7 +211,8 @@ def status(wanted: Resource, settings: Any, observed: Sequence[Json]) -> Json:
     processor, broker_ = processor_name(wanted.name), broker_name(wanted.name)
     if knative_wished(wanted.spec.knative, settings):
         found = {
-            "brokerEndpoint": address(observed, "Broker", broker_),
+            # A Broker that is not ready for a moment must not take the event processor with it.
+            "brokerEndpoint": address(observed, "Broker", broker_) or _reported(wanted, settings),
             "eventProcessorEndpoint": address(observed, "Service", processor),
         }
         return {key: value for key, value in found.items() if value}

@@ -1,6 +1,6 @@
 """What the kinds share when they build: modes, images, pod options, environments, and a workload's objects."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,9 +146,11 @@ def environment(
     values: Mapping[str, Value],
     chosen: Mapping[str, Value] | None = None,
     objects: Iterable[str] = (),
+    reserved: Collection[str] = (),
 ) -> Environment:
     """A container's environment; ``objects`` are keys of ``found`` whose ConfigMaps and Secrets are in its
-    ``envFrom``, beside the one of ``serviceConfigName``."""
+    ``envFrom``, beside the one of ``serviceConfigName``.
+    ``env`` of the resource does not reach the ``reserved`` names, which mean something else in this container."""
     spec: Spec = wanted.spec
     return Environment(
         fixed=fixed,
@@ -156,7 +158,7 @@ def environment(
         chosen=chosen or {},
         brought=keys_of(*(wanted.found.get(key) for key in objects)),
         overridden=keys_of(wanted.found.get("service_config")),
-        overrides=[(each.name, each.value) for each in spec.env],
+        overrides=[(each.name, each.value) for each in spec.env if each.name not in reserved],
     )
 
 
@@ -165,10 +167,18 @@ def service_config_env(spec: Spec) -> list[Json]:
     return [config_map_env(spec.service_config_name)] if spec.service_config_name else []
 
 
-def drain_seconds(wanted: Wanted[Any], default: int) -> float:
-    """``DRAIN_SECONDS`` as the container will have it: the pod's grace period follows it."""
-    named = [each.value for each in wanted.spec.env if each.name == "DRAIN_SECONDS"]
-    text = named[-1] if named else value_of("DRAIN_SECONDS", wanted.found.get("service_config"))
+def drain_seconds(wanted: Wanted[Any], default: int, objects: tuple[str, str] = ("", "")) -> float:
+    """``DRAIN_SECONDS`` as the container will have it: the pod's grace period follows it.
+
+    ``objects`` are the keys in ``found`` of the ConfigMap and the Secret that are in the container's ``envFrom``.
+    """
+    name, found = "DRAIN_SECONDS", wanted.found
+    weakest_first = [
+        value_of(name, *(found.get(key) for key in objects)),
+        value_of(name, found.get("service_config")),
+        *(each.value for each in wanted.spec.env if each.name == name),
+    ]
+    text = next((each for each in reversed(weakest_first) if each is not None), "")
     try:
         seconds = float(text) if text else float(default)
     except ValueError:

@@ -1,5 +1,6 @@
 """What stops the event bridge at its start, and the sentence that says so."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,29 @@ def test_a_wrong_location_file_is_named(tmp_path: Path, content: str, sentence: 
     path.write_text(content)
     with pytest.raises(SettingsError, match=sentence):
         EdgeLocations(path, MailboxSubjects("events"))
+
+
+def test_the_mailboxes_have_limits_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is shared: what the local event log wants may be more than it has."""
+    local = {"EVENTS_REPLICAS": "3", "EVENTS_RETENTION_DAYS": "60", "EVENTS_MAX_BYTES": "7", "EVENTS_MAX_TRIES": "4"}
+    for name, value in {**_EDGE, **local}.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings(Settings)
+    log, mailboxes = settings.event_policy(), settings.mailbox_policy()
+    assert (log.replicas, log.retention, log.max_bytes) == (3, timedelta(days=60), 7)
+    assert (mailboxes.replicas, mailboxes.retention, mailboxes.max_bytes) == (1, timedelta(days=30), 0)
+    assert mailboxes.max_tries == 4
+
+
+def test_limits_of_the_mailboxes_are_set_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {
+        "NATS_STREAM_REPLICAS": "5",
+        "NATS_RETENTION_DAYS": "2",
+        "NATS_DEAD_LETTER_RETENTION_DAYS": "3",
+        "NATS_MAX_BYTES": "9",
+    }
+    for name, value in {**_EDGE, **own}.items():
+        monkeypatch.setenv(name, value)
+    found = load_settings(Settings).mailbox_policy()
+    assert (found.replicas, found.max_bytes) == (5, 9)
+    assert (found.retention, found.dead_letter_retention) == (timedelta(days=2), timedelta(days=3))

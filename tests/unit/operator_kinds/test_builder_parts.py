@@ -7,6 +7,7 @@ import pytest
 from imaging_operator.builders.environment import Environment, SecretKey, keys_of, value_of
 from imaging_operator.builders.events import nats_lag
 from imaging_operator.builders.pod import Size, resources
+from imaging_operator.builders.servers import reachable
 from imaging_operator.errors import Wrong
 from imaging_operator.kinds.shared import deployment_scale, image_of, service_scale
 from imaging_operator.settings import OperatorSettings
@@ -121,19 +122,54 @@ def test_deployments_have_a_number_or_bounds(group: DeploymentGroup, bounds: tup
     ("url", "endpoint"),
     [
         ("nats://nats.messaging.svc:4222", "nats.messaging.svc:8222"),
-        ("nats-a:4222, nats-b:4222", "nats-a:8222"),
-        ("nats", "nats:8222"),
+        ("nats-a:4222, nats-b:4222", "nats-a.imaging.svc.cluster.local:8222"),
+        ("nats", "nats.imaging.svc.cluster.local:8222"),
         ("tls://user@nats.example.org", "nats.example.org:8222"),
+        ("nats://[fd00::7]:4222", "[fd00::7]:8222"),
     ],
 )
 def test_the_monitoring_endpoint_is_beside_the_server(url: str, endpoint: str) -> None:
-    assert nats_lag(url, "s", "c", OperatorSettings()).monitoring == endpoint
+    assert nats_lag(url, "imaging", "s", "c", OperatorSettings()).monitoring == endpoint
 
 
-def test_the_operators_monitoring_endpoint_wins() -> None:
-    settings = OperatorSettings(EVENTS_NATS_MONITORING="monitor:80", EVENTS_NATS_ACCOUNT="imaging")
-    lag = nats_lag("nats", "s", "c", settings)
-    assert (lag.monitoring, lag.account) == ("monitor:80", "imaging")
+def test_the_operators_monitoring_endpoint_is_that_of_the_operators_server() -> None:
+    settings = OperatorSettings(
+        EVENTS_NATS_URL="nats", EVENTS_NATS_MONITORING="monitor:80", EVENTS_NATS_ACCOUNT="imaging"
+    )
+    own, other = (nats_lag(url, "imaging", "s", "c", settings) for url in ("nats", "nats.example.org"))
+    assert (own.monitoring, own.account) == ("monitor:80", "imaging")
+    assert (other.monitoring, other.account) == ("nats.example.org:8222", "$G")
+
+
+@pytest.mark.parametrize(
+    ("servers", "found"),
+    [
+        ("imaging-nats:4222", "imaging-nats.north.svc.example"),
+        ("nats://imaging-nats:4222", "nats://imaging-nats.north.svc.example"),
+        ("tls://user:p@ss@nats", "tls://user:p@ss@nats.north.svc.example"),
+        ("tls://user:pass@nats", "tls://user:pass@nats.north.svc.example"),
+        ("nats.messaging:4222", None),
+        ("nats://10.0.0.7:4222", None),
+        ("nats://[fd00::7]:4222", None),
+        ("localhost:4222", None),
+    ],
+)
+def test_short_names_are_services_of_the_resources_namespace(servers: str, found: str | None) -> None:
+    port = ":4222" if servers.endswith(":4222") else ""
+    expected = servers if found is None else found + port
+    assert reachable(servers, "north", OperatorSettings(CLUSTER_DOMAIN="example")) == expected
+
+
+def test_each_of_several_servers_is_reachable() -> None:
+    servers = reachable("a:4222, b.example.org:4222,tls://c", "north", OperatorSettings())
+    assert servers == "a.north.svc.cluster.local:4222,b.example.org:4222,tls://c.north.svc.cluster.local"
+
+
+@pytest.mark.parametrize("url", ["nats://user:hidden@[::1", "nats://", ","])
+def test_what_is_no_address_is_said_without_its_password(url: str) -> None:
+    with pytest.raises(Wrong, match="address of the NATS server") as caught:
+        nats_lag(url, "imaging", "s", "c", OperatorSettings())
+    assert "hidden" not in str(caught.value)
 
 
 def test_the_default_image_is_the_operators() -> None:

@@ -187,6 +187,7 @@ def test_fields_and_overrides_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (it.LOG_LEVEL, it.DRAIN_SECONDS, it.RECORD_BATCH_SIZE) == ("debug", 90, 100)
     assert (it.EVENTS_STREAM, it.EVENTS_REPLICAS, it.EVENTS_RETENTION_DAYS) == ("hospital", 3, 60)
     assert SecretStr("jwt") == it.EVENTS_NATS_AUTH_TOKEN
+    assert it.HTTP_CONCURRENCY == 100
 
 
 def test_stow_hands_in_events_and_wado_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +229,34 @@ def test_a_name_in_the_binding_config_is_kept(tmp_path: Path, monkeypatch: pytes
 def test_an_own_image_gets_events_posted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     it = settings_of("plain/instance-binding-own-image", tmp_path, monkeypatch, "dispatcher")
     assert (it.mode, it.WEBHOOK_ENDPOINT, it.TARGET_CONCURRENCY) == ("WEBHOOK_ENDPOINT", "http://127.0.0.1:8080/", 2)
+
+
+@pytest.mark.parametrize("key", ["STOW_ENDPOINT", "DIMSE_TARGET_HOST", "WEBHOOK_ENDPOINT"])
+def test_targets_of_an_own_image_are_not_the_dispatchers(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it, value = case("plain/instance-binding-own-image"), "https://archive.example.org/studies"
+    documents = it.documents()
+    documents[0]["spec"] |= {"env": [{"name": key, "value": value}], "serviceConfigName": "overrides"}
+    overrides = {"kind": "ConfigMap", "metadata": {"name": "overrides"}, "data": {"STOW_ENDPOINT": value}}
+    monkeypatch.setattr(Case, "documents", lambda _: [*documents, overrides])
+    binding, dispatcher = containers_of(it)
+    assert {"name": key, "value": value} in binding["env"]
+    pod = Pod(it, workload_of(it), dispatcher, tmp_path)
+    assert pod.settings(monkeypatch).mode == "WEBHOOK_ENDPOINT"
+    assert pod.environment["WEBHOOK_ENDPOINT"] == "http://127.0.0.1:8080/"
+
+
+def workload_of(it: Case) -> Json:
+    """The only Deployment of a case."""
+    (found,) = [each for each in it.build() if each["kind"] == "Deployment"]
+    return found
+
+
+def containers_of(it: Case) -> list[Json]:
+    """Its containers."""
+    found: list[Json] = workload_of(it)["spec"]["template"]["spec"]["containers"]
+    return found
 
 
 def test_on_knative_bindings_listen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,3 +306,19 @@ def test_an_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edge = settings_of("plain/event-bridge-edge", tmp_path, monkeypatch)
     assert (edge.mailbox, edge.NATS_SUBJECT_ROOT, edge.EVENTS_STREAM) == ("north", "wan.events", "hospital")
     assert edge.NATS_TLS_CA_FILE != edge.EVENTS_NATS_TLS_CA_FILE
+
+
+def test_what_the_edi_wants_of_its_log_is_no_wish_about_the_mailboxes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = case("plain/event-bridge-edge")
+    documents = it.documents()
+    for each in documents:
+        if each["kind"] == "DicomEventDrivenIngestion":
+            each["spec"] |= {"streamReplicas": 3, "eventRetentionDays": 60}
+    monkeypatch.setattr(Case, "documents", lambda _: documents)
+    (pod,) = pods_of(it, tmp_path)
+    bridge = pod.settings(monkeypatch)
+    log, mailboxes = bridge.event_policy(), bridge.mailbox_policy()
+    assert (log.replicas, log.retention.days) == (3, 60)
+    assert (mailboxes.replicas, mailboxes.retention.days) == (1, 30)

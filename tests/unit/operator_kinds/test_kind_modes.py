@@ -60,7 +60,7 @@ def test_the_others_wait_for_knative_as_well(name: str) -> None:
 
 def test_installed_knative_is_used_only_when_asked_for() -> None:
     assert "apps Deployment" in kinds_of(build("plain/event-driven-ingestion", features=KNATIVE))
-    assert "serving.knative.dev Service" in kinds_of(
+    assert "eventing.knative.dev Broker" in kinds_of(
         build("plain/event-driven-ingestion", features=KNATIVE, knative=True)
     )
     plain = build(
@@ -70,6 +70,42 @@ def test_installed_knative_is_used_only_when_asked_for() -> None:
         knative=False,
     )
     assert "apps Deployment" in kinds_of(plain)
+
+
+@pytest.mark.parametrize("name", ["knative/event-driven-ingestion", "knative/dicomweb-ingestion-service"])
+def test_producers_wait_for_the_address_of_their_broker(name: str) -> None:
+    """A revision without K_SINK ends at once; its SinkBinding may take effect after it was made."""
+    documents = copy.deepcopy(case(name).documents())
+    for each in documents:
+        if each["kind"] == "DicomEventDrivenIngestion":
+            each["status"] = {}
+    resource = documents[0]
+    objects = KINDS[resource["kind"]].build(wanted(resource, documents[1:], KNATIVE), case(name).settings)
+    made = {each["metadata"]["name"] for each in objects if each["apiVersion"] == "serving.knative.dev/v1"}
+    assert made <= {"space1-wado"}
+    (told,) = (
+        each["spec"]["template"]["spec"]["containers"][0]["env"]
+        for each in case(name).build()
+        if each["apiVersion"] == "serving.knative.dev/v1" and each["metadata"]["name"] != "space1-wado"
+    )
+    broker = "http://broker-ingress.knative-eventing.svc.cluster.local/imaging/core-broker"
+    assert {"name": "K_SINK", "value": broker} in told
+
+
+@pytest.mark.parametrize(
+    ("delay", "minimum", "retention"),
+    [(45, "0", "75s"), (None, "0", "60s"), (3570, "0", "3600s"), (3571, "1", None), (86_400, "1", None)],
+)
+def test_the_event_processor_stays_until_revisions_are_announced(
+    delay: int | None, minimum: str, retention: str | None
+) -> None:
+    resource, *others = copy.deepcopy(case("knative/event-driven-ingestion").documents())
+    resource["spec"]["revisioningDelay"] = delay
+    objects = KINDS[resource["kind"]].build(wanted(resource, others, KNATIVE), OperatorSettings(KNATIVE=True))
+    (service,) = (each for each in objects if each["apiVersion"] == "serving.knative.dev/v1")
+    annotations = service["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["autoscaling.knative.dev/minScale"] == minimum
+    assert annotations.get("autoscaling.knative.dev/scale-to-zero-pod-retention-period") == retention
 
 
 @pytest.mark.parametrize("name", ["plain/instance-binding-stow", "plain/study-binding"])
@@ -158,6 +194,9 @@ def test_the_edis_own_nats_is_everybodys() -> None:
         ("plain/dimse-proxy", {"natsUrl": ""}, "spec.natsUrl is not set: the relay needs a NATS server with JetStream"),
         ("plain/dimse-ingestion-service", {"natsUrl": ""}, "spec.natsUrl is not set: the relay needs"),
         ("plain/event-bridge-hub", {"natsUrl": ""}, "spec.natsUrl is not set: the bridge needs"),
+        ("plain/dimse-proxy", {"natsUrl": "nats://[::1"}, "address of the NATS server"),
+        ("plain/event-bridge-hub", {"natsUrl": "nats://[::1"}, "address of the NATS server"),
+        ("plain/event-driven-ingestion", {"natsUrl": "nats://[::1"}, "address of the NATS server"),
         ("plain/dimse-proxy", {"natsSubjectRoot": "a b"}, "natsSubjectRoot"),
         ("plain/dimse-proxy", {"natsSubjectRoot": "$a"}, "is not usable"),
         ("plain/event-bridge-edge", {"edgeMailbox": "hub"}, "mailbox id 'hub' is not usable"),
@@ -193,6 +232,34 @@ def test_a_name_that_does_not_fit_services_is_refused(name: str, message: str) -
         KINDS[resource["kind"]].build(wanted(resource, others), SETTINGS)
 
 
+def named(kind: str, name: str) -> list[Json]:
+    """A case's objects, of a resource with another name."""
+    resource, *others = case(kind).documents()
+    resource["metadata"]["name"] = name
+    return list(KINDS[resource["kind"]].build(wanted(resource, others), SETTINGS))
+
+
+@pytest.mark.parametrize("name", ["north.site", "2nd"])
+def test_without_a_service_any_name_of_a_resource_will_do(name: str) -> None:
+    objects = named("plain/dimse-ingestion-service", name)
+    assert f"{name}-dimse" in {each["metadata"]["name"] for each in objects if each["kind"] == "Deployment"}
+    with pytest.raises(Wrong, match="cannot be the name of a Service"):
+        named("plain/dimse-ingestion-service-direct", name)
+
+
+def test_a_workload_without_a_service_is_a_label_all_the_same() -> None:
+    with pytest.raises(Wrong, match="give the DimseIngestionService a name of at most 57 characters"):
+        named("plain/dimse-ingestion-service", "a" * 60)
+
+
+@pytest.mark.parametrize("name", ["1st", "my.core"])
+def test_a_knative_service_is_a_service(name: str) -> None:
+    resource, *others = copy.deepcopy(case("knative/event-driven-ingestion").documents())
+    resource["metadata"]["name"] = name
+    with pytest.raises(Wrong, match="cannot be the name of a Service"):
+        KINDS[resource["kind"]].build(wanted(resource, others, KNATIVE), OperatorSettings(KNATIVE=True))
+
+
 @pytest.mark.parametrize(
     ("image", "ours"),
     [
@@ -226,6 +293,74 @@ def test_keda_is_used_where_it_is_and_may_be() -> None:
     off = OperatorSettings(EVENTS_NATS_URL="nats://n", KEDA=False)
     objects = build("plain/instance-binding-stow", features=there, settings=off, **wish)
     assert "autoscaling HorizontalPodAutoscaler" in kinds_of(objects)
+
+
+@pytest.mark.parametrize(
+    ("target", "scaler"),
+    [
+        ({"targetDimseHost": "pacs", "targetDimsePort": 104}, "keda.sh ScaledObject"),
+        ({"targetDimseHost": "", "targetDimsePort": 104}, "autoscaling HorizontalPodAutoscaler"),
+        ({"targetDimseHost": "pacs", "targetDimsePort": 0}, "autoscaling HorizontalPodAutoscaler"),
+    ],
+)
+def test_a_proxy_without_a_target_scales_by_cpu(target: dict[str, Any], scaler: str) -> None:
+    """Its queue is empty, or nobody's: only associations are load."""
+    objects = build("plain/dimse-proxy", features=Features(keda=True), proxy={"maxReplicas": 3}, **target)
+    assert {kind for kind in kinds_of(objects) if kind.startswith(("keda", "autoscaling"))} == {scaler}
+
+
+def test_keda_finds_a_server_of_the_resources_namespace() -> None:
+    scaled = {"instanceBinding": {"maxReplicas": 3}}
+    objects = build(
+        "plain/instance-binding-stow", features=Features(keda=True), edi={"natsUrl": "imaging-nats:4222"}, **scaled
+    )
+    (found,) = [each for each in objects if each["kind"] == "ScaledObject"]
+    endpoint = found["spec"]["triggers"][0]["metadata"]["natsServerMonitoringEndpoint"]
+    assert endpoint == "imaging-nats.imaging.svc.cluster.local:8222"
+
+
+def with_data(name: str, kind: str, named_: str, **data: str) -> list[Json]:
+    """The documents of a case with other keys in a ConfigMap or Secret."""
+    documents = copy.deepcopy(case(name).documents())
+    for each in documents:
+        if (each["kind"], each["metadata"]["name"]) == (kind, named_):
+            each["data"] = (each.get("data") or {}) | data
+    return documents
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "named_", "value", "seconds"),
+    [
+        ("plain/event-driven-ingestion", "ConfigMap", "db-config", "200", 215),
+        ("plain/event-driven-ingestion", "Secret", "db-secret", "MjAw", 215),
+        ("plain/event-driven-ingestion-all-fields", "ConfigMap", "db-config", "200", 105),
+        ("plain/instance-binding-stow", "ConfigMap", "archive-config", "200", 210),
+        ("plain/instance-binding-stow", "Secret", "archive-secret", "MjAw", 210),
+        ("plain/instance-binding-own-image", "ConfigMap", "archive-config", "200", 215),
+        ("plain/instance-binding-own-image", "ConfigMap", "archive-config", "1", 45),
+    ],
+)
+def test_pods_may_drain_as_long_as_their_references_say(
+    name: str, kind: str, named_: str, value: str, seconds: int
+) -> None:
+    resource, *others = with_data(name, kind, named_, DRAIN_SECONDS=value)
+    objects = KINDS[resource["kind"]].build(wanted(resource, others), SETTINGS)
+    (deployment,) = [each for each in objects if each["kind"] == "Deployment"]
+    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "key"),
+    [
+        ("plain/instance-binding-stow", "archive-config", "STOW_ENDPOINT"),
+        ("plain/study-binding", "fhir-config", "FHIR_ENDPOINT"),
+    ],
+)
+def test_a_target_that_is_no_url_is_said_without_its_password(name: str, config: str, key: str) -> None:
+    resource, *others = with_data(name, "ConfigMap", config, **{key: "https://user:hidden@[::1/x"})
+    with pytest.raises(Wrong, match=f"{key} is not a URL") as caught:
+        KINDS[resource["kind"]].build(wanted(resource, others), SETTINGS)
+    assert "hidden" not in str(caught.value)
 
 
 def test_a_hub_that_becomes_an_edge_wants_no_locations() -> None:

@@ -43,7 +43,8 @@ def test_the_broker_stands_at_its_service() -> None:
 
 def test_the_broker_of_knative_says_where_it_is() -> None:
     name, address = "knative/event-driven-ingestion", "http://broker-ingress.knative-eventing.svc/imaging/core-broker"
-    assert status(name) == {}
+    before = "http://broker-ingress.knative-eventing.svc.cluster.local/imaging/core-broker"
+    assert status(name) == {"brokerEndpoint": before}  # as an earlier pass reported it
     observed = with_status(name, "Broker", "core-broker", {"address": {"url": address}})
     assert status(name, observed) == {"brokerEndpoint": address}
 
@@ -72,6 +73,18 @@ def test_dicomweb_addresses_of_knative() -> None:
         "wadoServiceInternalEndpoint": "http://space1-wado.imaging.svc.cluster.local",
         "wadoServiceExternalEndpoint": "http://space1-wado.imaging.example.org",
     }
+
+
+def test_the_last_address_of_knative_stays_while_there_is_none() -> None:
+    it = case("knative/dicomweb-ingestion-service")
+    resource, *_ = it.documents()
+    reported = resource["status"]["wadoServiceExternalEndpoint"]
+    assert status(it.name) == {
+        "wadoServiceInternalEndpoint": "http://space1-wado.imaging.svc.cluster.local",
+        "wadoServiceExternalEndpoint": reported,
+    }
+    observed = with_status(it.name, "Service", "space1-wado", {"url": "http://other.example.org"})
+    assert status(it.name, observed)["wadoServiceExternalEndpoint"] == "http://other.example.org"
 
 
 @pytest.mark.parametrize(

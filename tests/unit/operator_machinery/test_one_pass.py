@@ -121,6 +121,113 @@ async def test_what_the_user_may_edit_is_made_once(stand: Stand) -> None:
     assert stand.api.names("configmaps") == ["one-lists"]
 
 
+async def test_what_the_user_may_edit_is_kept_when_it_is_not_wanted_for_now(stand: Stand) -> None:
+    stand.resource()
+    await stand.run()
+    stand.api.objects["configmaps", "ns", "one-lists"]["data"] = {"list": "mine"}
+    stand.change(without_lists=True)
+    await stand.run()
+    kept = stand.api.get("configmaps", "one-lists")
+    assert kept is not None
+    assert kept["data"] == {"list": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "gone", "new"),
+    [
+        ("HorizontalPodAutoscaler", "ScaledObject", "horizontalpodautoscalers", "scaledobjects"),
+        ("ScaledObject", "HorizontalPodAutoscaler", "scaledobjects", "horizontalpodautoscalers"),
+    ],
+)
+async def test_one_autoscaler_goes_before_the_other_comes(
+    stand: Stand, before: str, after: str, gone: str, new: str
+) -> None:
+    await stand.serve(("/apis/keda.sh/v1alpha1", "scaledobjects"))
+    stand.resource(scaled_by=before)
+    await stand.run()
+    assert stand.api.names(gone) == ["one"]
+    stand.change(scaled_by=after)
+    await stand.run()
+    writes = [(method, path.split("/")[-2]) for method, path in stand.api.writes()]
+    assert writes.index(("DELETE", gone)) < writes.index(("PATCH", new))
+    assert (stand.api.names(gone), stand.api.names(new)) == ([], ["one"])
+
+
+def service_of_route(stand: Stand, resource: Json, labels: Json) -> None:
+    """What Knative makes of a Knative Service ``one`` with these labels."""
+    route = {"apiVersion": "serving.knative.dev/v1", "kind": "Route", "name": "one", "uid": "r", "controller": True}
+    metadata = {"name": "one", "namespace": "ns", "labels": labels, "ownerReferences": [route]}
+    stand.api.put("services", {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {}})
+
+
+async def test_from_knative_to_plain(stand: Stand) -> None:
+    # The server in memory keeps both kinds of Services in one place, so the second stands for what follows the first.
+    await stand.serve(("/apis/serving.knative.dev/v1", "services"))
+    resource = stand.resource(knative=True)
+    await stand.run()
+    labels = stand.api.objects["services", "ns", "one"]["metadata"]["labels"]
+    stand.change(knative=False, text="served")
+    with stand.api.failing(403, "denied", method="PATCH", path="/deployments"), pytest.raises(Forbidden):
+        await stand.run()
+    assert ("DELETE", "/apis/serving.knative.dev/v1/namespaces/ns/services/one") in stand.api.writes()
+    service_of_route(stand, resource, labels)
+    with pytest.raises(Conflict, match="Service one of the former Knative Service is still being removed"):
+        await stand.run()
+    assert stand.status["phase"] == "Failing"
+    del stand.api.objects["services", "ns", "one"]
+    await stand.run()
+    assert stand.api.objects["services", "ns", "one"]["apiVersion"] == "v1"
+
+
+async def test_the_service_of_somebody_elses_knative_service_is_not_waited_for(stand: Stand) -> None:
+    resource = stand.resource(text="served")
+    service_of_route(stand, resource, {"app": "theirs"})
+    with pytest.raises(Wrong, match="Service one exists and belongs to Route one"):
+        await stand.run()
+
+
+async def test_what_a_former_resource_left_behind_becomes_ours(stand: Stand) -> None:
+    stand.resource()
+    await stand.run()
+    former = stand.api.objects["deployments", "ns", "one"]["metadata"]["uid"]
+    stand.api.objects["configmaps", "ns", "one-lists"]["data"] = {"list": "mine"}
+    # kubectl delete --cascade=orphan
+    del stand.api.objects["fakes", "ns", "one"]
+    for collection, name in (("deployments", "one"), ("configmaps", "one-lists")):
+        del stand.api.objects[collection, "ns", name]["metadata"]["ownerReferences"]
+    await stand.run()
+    again = stand.resource()
+    await stand.run()
+    for collection, name in (("deployments", "one"), ("configmaps", "one-lists")):
+        metadata = stand.api.objects[collection, "ns", name]["metadata"]
+        assert [each["uid"] for each in metadata["ownerReferences"]] == [again["metadata"]["uid"]]
+    assert stand.api.objects["deployments", "ns", "one"]["metadata"]["uid"] == former
+    assert stand.api.objects["configmaps", "ns", "one-lists"]["data"] == {"list": "mine"}
+    await stand.run()
+    assert stand.api.writes() == []
+
+
+async def test_a_bug_is_said_without_its_words(stand: Stand) -> None:
+    stand.resource()
+    await stand.run()
+    stand.change(text="bug")
+    with pytest.raises(KeyError):
+        await stand.run()
+    assert stand.status["phase"] == "Failing"
+    assert stand.status["message"] == "Internal error of the operator: its log says more; it is tried again"
+    assert stand.status["observedGeneration"] == 2
+    assert ("InternalError", stand.status["message"]) in stand.api.events()
+    stand.change(text="b")
+    await stand.run()
+    assert stand.status["phase"] == "Initializing"
+
+
+async def test_a_bug_whose_status_cannot_be_written_is_still_a_bug(stand: Stand) -> None:
+    stand.resource(text="bug")
+    with stand.api.failing(503, path="/status"), pytest.raises(KeyError):
+        await stand.run()
+
+
 async def test_a_missing_reference_stops_everything_and_is_said(stand: Stand) -> None:
     stand.resource(secret="s")
     with pytest.raises(MissingReference, match=r"^Missing Secret$"):

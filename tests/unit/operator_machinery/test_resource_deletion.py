@@ -5,7 +5,7 @@ import pytest
 from imaging_operator.errors import NotYet
 from imaging_operator.reconcile import FINALIZER
 from imaging_operator.settings import OperatorSettings
-from support.operator_stand import Stand
+from support.operator_stand import KEY, Stand
 
 
 @pytest.fixture
@@ -54,6 +54,36 @@ async def test_streams_go_after_the_workloads(stand: Stand) -> None:
     assert ("StreamsRemoved", "Removed: JetStream stream one-log") in stand.api.events()
     assert not await stand.run()
     assert "Kept" not in dict(stand.api.events())
+
+
+async def test_streams_wait_for_those_who_would_make_them_again(stand: Stand) -> None:
+    stand.resource("two", uses="one")
+    stand.resource("three", uses="two")
+    stand.resource("wrong", text={"no": "text"})
+    await deleted(stand)
+    with pytest.raises(NotYet, match="Waiting for"):
+        await stand.run()
+    with pytest.raises(NotYet, match=r": Fake two$"):
+        await stand.run()
+    assert stand.status["message"].startswith("The streams cannot be removed while these use them")
+    assert stand.remover.asked == []
+    assert stand.index.users("Fake", "ns", "two") == {KEY}  # its end is seen at once
+    del stand.api.objects["fakes", "ns", "two"]
+    await stand.run()
+    assert stand.remover.asked == ["one"]
+
+
+async def test_deletion_does_not_wait_for_ever_for_those_who_use_the_streams(stand: Stand) -> None:
+    stand.resource("two", uses="one")
+    await deleted(stand)
+    with pytest.raises(NotYet, match="Waiting for"):
+        await stand.run()
+    stand.settings = OperatorSettings(STREAM_REMOVAL_SECONDS=1)
+    stand.restart()
+    await stand.run()
+    assert stand.remover.asked == []
+    assert stand.api.names("fakes") == ["two"]
+    assert "Fake two" in dict(stand.api.events())["StreamsLeft"]
 
 
 async def test_deletion_says_why_it_waits(stand: Stand) -> None:

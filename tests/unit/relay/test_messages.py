@@ -104,7 +104,8 @@ def test_subjects():
     assert names.end("a.*>b c") == "hospital.one.B.end.a___b_c"
     assert names.queued == ["hospital.one.B.store.*", "hospital.one.B.store.*.*", "hospital.one.B.end.*"]
     assert names.confirm == "hospital.one.B.confirm"
-    assert names.stream.startswith("hospital-one-") and names.stream.endswith("-B-store")
+    assert names.stream.startswith("hospital-one-")
+    assert names.stream.endswith("-B-store")
     assert names.stream != RelaySubjects("hospital-one", "B").stream == "hospital-one-B-store"
     assert other_channel("A") == "B"
     for root, channel in (("", "A"), ("a..b", "A"), ("a b", "A"), ("a.>", "A"), ("a", "C")):

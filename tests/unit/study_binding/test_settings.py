@@ -3,6 +3,7 @@
 from zoneinfo import ZoneInfo
 
 import pytest
+from structlog.testing import capture_logs
 
 from imaging_services.apps.study_binding.settings import Settings
 from imaging_services.domain.errors import SettingsError
@@ -44,6 +45,26 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("environment", "ignored"),
+    [
+        ({"FHIR_AUTH_USERNAME": "user"}, ["FHIR_AUTH_USERNAME"]),
+        ({"FHIR_AUTH_USERNAME": "user", "FHIR_AUTH_PASSWORD": ""}, ["FHIR_AUTH_USERNAME"]),
+        ({"FHIR_AUTH_PASSWORD": "hidden"}, ["FHIR_AUTH_PASSWORD"]),
+        ({"FHIR_AUTH_USERNAME": "user", "FHIR_AUTH_TOKEN": "hidden"}, []),
+        ({}, []),
+    ],
+)
+def test_half_a_login_is_ignored_and_said(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], ignored: list[str]
+) -> None:
+    settings = load(monkeypatch, FHIR_ENDPOINT=FHIR, **environment)
+    with capture_logs() as logs:
+        assert settings.basic() is None
+    assert [each["ignored"] for each in logs if each["log_level"] == "warning"] == ignored
+    assert "hidden" not in str(logs)
+
+
+@pytest.mark.parametrize(
     ("environment", "sentence"),
     [
         ({}, "no target of study revisions is set: set one of FHIR_ENDPOINT, WEBHOOK_ENDPOINT"),
@@ -51,7 +72,6 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"FHIR_ENDPOINT": FHIR, "SELECTOR": "north,("}, "SELECTOR"),
         ({"FHIR_ENDPOINT": FHIR, "FHIR_TIME_ZONE": "Mars/Base"}, "FHIR_TIME_ZONE"),
         ({"FHIR_ENDPOINT": FHIR, "FHIR_TIME_ZONE": "../etc/passwd"}, "FHIR_TIME_ZONE"),
-        ({"FHIR_ENDPOINT": FHIR, "FHIR_AUTH_USERNAME": "user"}, "belong together"),
         ({"FHIR_ENDPOINT": FHIR, "FHIR_UPDATE_BY": "magic"}, "FHIR_UPDATE_BY"),
         ({"FHIR_ENDPOINT": FHIR, "BINDING_NAME": "two words"}, "BINDING_NAME"),
         ({"FHIR_ENDPOINT": FHIR, "INSECURE_SKIP_VERIFY": "maybe"}, "INSECURE_SKIP_VERIFY"),

@@ -23,7 +23,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     async with AsyncExitStack() as stack:
         locations = await _locations(settings)
         client = await stack.enter_async_context(connect(settings.bridge_nats(f"event-bridge-{settings.mailbox}")))
-        mailboxes = JetStreamMailboxes(client, settings.NATS_SUBJECT_ROOT, settings.event_policy())
+        mailboxes = JetStreamMailboxes(client, settings.NATS_SUBJECT_ROOT, settings.mailbox_policy())
         edges = (await locations.current()).values() if locations else ()
         await mailboxes.prepare({settings.mailbox, *edges})
         sink = await stack.enter_async_context(

@@ -1,10 +1,13 @@
 """Settings of the event bridge; the names are the environment's."""
 
+import dataclasses
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from imaging_services.adapters.nats.policy import EventPolicy
 from imaging_services.adapters.nats.settings import BridgeConnection, EventLogSettings
 from imaging_services.domain.errors import SettingsError
 from imaging_services.domain.events.envelope import EVENT_TYPES
@@ -22,6 +25,18 @@ class Settings(EventLogSettings, BridgeConnection, ServiceSettings):
 
     BRIDGE_ROLE: Literal["hub", "edge"] = Field(description="hub, or one of its edges")
     NATS_URL: str = Field(min_length=1, description="NATS server with JetStream that the hub and all edges share")
+    NATS_STREAM_REPLICAS: int = Field(
+        default=1, ge=1, le=5, description="copies of the mailboxes' streams in the NATS cluster of NATS_URL"
+    )
+    NATS_RETENTION_DAYS: float = Field(
+        default=30, gt=0, description="events wait in a mailbox this long, days; existing mailboxes are only widened"
+    )
+    NATS_DEAD_LETTER_RETENTION_DAYS: float = Field(
+        default=90, gt=0, description="dead letters of the mailboxes are kept, days"
+    )
+    NATS_MAX_BYTES: int = Field(
+        default=0, ge=0, description="size limit of all mailboxes, bytes; the oldest events go first; 0 is no limit"
+    )
     EDGE_MAILBOX_ID: str | None = Field(default=None, description="edge: id of its own mailbox")
     EDGE_LOCATION_CONFIG: Path | None = Field(
         default=None, description="hub: JSON file of one object, location name to mailbox id; read again when changed"
@@ -55,6 +70,17 @@ class Settings(EventLogSettings, BridgeConnection, ServiceSettings):
         if self.EDGE_MAILBOX_ID:
             mailboxes.edge(self.EDGE_MAILBOX_ID)
         self.event_policy()
+
+    def mailbox_policy(self) -> EventPolicy:
+        """Limits of the mailboxes, which hub and edges share: what holds for the local event log is no wish about
+        them. Tries of a delivery are alike. Raises ``SettingsError``."""
+        return dataclasses.replace(
+            self.event_policy(),
+            retention=timedelta(days=self.NATS_RETENTION_DAYS),
+            dead_letter_retention=timedelta(days=self.NATS_DEAD_LETTER_RETENTION_DAYS),
+            max_bytes=self.NATS_MAX_BYTES,
+            replicas=self.NATS_STREAM_REPLICAS,
+        )
 
     @property
     def mailbox(self) -> str:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from fastapi import FastAPI
 
 from imaging_services.adapters.http.cloudevents import event_router
+from imaging_services.adapters.http.guard import Guard
 from imaging_services.adapters.http.server import serve
 from imaging_services.adapters.nats.ingress import serve_ingress
 from imaging_services.adapters.nats.types import NatsClient
@@ -82,6 +83,7 @@ async def _take_in(
     app.include_router(event_router(accept))
     app.include_router(event_router(accept, path="/events"))
     app.include_router(query_router(manifest))
+    guard = Guard(app, concurrency=settings.HTTP_CONCURRENCY)
     heard = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         ingress = None
@@ -98,6 +100,6 @@ async def _take_in(
             )
             await heard.wait()
         lifecycle.ready.set()
-        await serve(app, settings.HTTP_HOST, settings.HTTP_PORT, lifecycle.stop, drain_seconds=settings.DRAIN_SECONDS)
+        await serve(guard, settings.HTTP_HOST, settings.HTTP_PORT, lifecycle.stop, drain_seconds=settings.DRAIN_SECONDS)
         if ingress:
             ingress.cancel()

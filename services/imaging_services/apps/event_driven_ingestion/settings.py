@@ -36,6 +36,9 @@ class Settings(DatabaseVariables, EventLogSettings, ServiceSettings):
 
     HTTP_HOST: str = Field(default="127.0.0.1", description="address of the CloudEvents ingress and the query API")
     HTTP_PORT: int = Field(default=8080, ge=1, le=65535, description="their port")
+    HTTP_CONCURRENCY: int = Field(
+        default=0, ge=0, description="requests under way there at once, others get 503; 0 is no limit"
+    )
     EVENT_SOURCE: str = Field(
         default="event-driven-ingestion", min_length=1, description="CloudEvents source of the events made here"
     )

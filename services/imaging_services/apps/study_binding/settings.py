@@ -4,11 +4,14 @@ from functools import cached_property
 from typing import Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import structlog
 from pydantic import AliasChoices, Field, SecretStr, model_validator
 
 from imaging_services.apps.study_binding.mapping import Mapping
 from imaging_services.domain.errors import SettingsError
 from imaging_services.subscription import SubscriptionSettings, exactly_one, require_url
+
+log = structlog.get_logger(__name__)
 
 
 class Settings(SubscriptionSettings):
@@ -51,8 +54,6 @@ class Settings(SubscriptionSettings):
         _ = self.mode, self.mapping
         for name in ("FHIR_ENDPOINT", "WEBHOOK_ENDPOINT", "IMAGINGSTUDY_ENDPOINT"):
             require_url(name, getattr(self, name))
-        if bool(self.FHIR_AUTH_USERNAME) != bool(self.FHIR_AUTH_PASSWORD.get_secret_value()):
-            raise SettingsError("FHIR_AUTH_USERNAME and FHIR_AUTH_PASSWORD belong together: set both or none")
         return self
 
     @cached_property
@@ -77,6 +78,13 @@ class Settings(SubscriptionSettings):
         )
 
     def basic(self) -> tuple[str, str] | None:
-        """User and password when they are set."""
-        password = self.FHIR_AUTH_PASSWORD.get_secret_value()
-        return (self.FHIR_AUTH_USERNAME, password) if self.FHIR_AUTH_USERNAME else None
+        """User and password when both are set. One alone is ignored: a Secret with a user and a token is in use."""
+        user, password = self.FHIR_AUTH_USERNAME, self.FHIR_AUTH_PASSWORD.get_secret_value()
+        if user and password:
+            return user, password
+        if (user or password) and not self.FHIR_AUTH_TOKEN.get_secret_value():
+            present, absent = ("USERNAME", "PASSWORD") if user else ("PASSWORD", "USERNAME")
+            log.warning(
+                "FHIR requests go without credentials", ignored=f"FHIR_AUTH_{present}", missing=f"FHIR_AUTH_{absent}"
+            )
+        return None
