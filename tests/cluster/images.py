@@ -18,8 +18,8 @@ from cluster.programs import CACHE
 
 ROOT = Path(__file__).parents[2]
 # The names of the examples, in full.
-IMAGE = "docker.io/library/imaging-ingestion:0.1.0"
-TRIAL_IMAGE = "docker.io/library/imaging-ingestion-trial:0.1.0"
+IMAGE = "imaging-ingestion:0.1.0"
+TRIAL_IMAGE = "imaging-ingestion-trial:0.1.0"
 ARCHIVES = {IMAGE: CACHE / "images" / "production.tar", TRIAL_IMAGE: CACHE / "images" / "trial.tar"}
 BASE = "localhost/python-base:1"
 BASE_PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates")

@@ -83,8 +83,9 @@ class Node:
         self.ctr("images", "import", archive)
 
     def tag(self, name: str, another: str) -> None:
-        """A second name for an image on the node."""
-        self.ctr("images", "tag", "--force", name, another)
+        """A second name for an image on the node; both without the registry that is meant when none is named."""
+        full = next(each for each in self.ctr("images", "ls", "-q").splitlines() if each.endswith(f"/{name}"))
+        self.ctr("images", "tag", "--force", full, full.removesuffix(name) + another)
 
     def ctr(self, *arguments: str | Path) -> str:
         """containerd's command line client, in Kubernetes' name space."""

@@ -39,8 +39,8 @@ def system(
     node: Node | Kind, kubectl: Kubectl, namespace: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The namespace in which the chart is installed with Knative on, and the example applied; all is ready."""
-    node.tag(IMAGE, f"docker.io/library/imaging-ingestion:{VERSION}")
-    node.tag(TRIAL_IMAGE, f"docker.io/library/imaging-ingestion-trial:{VERSION}")
+    node.tag(IMAGE, f"imaging-ingestion:{VERSION}")
+    node.tag(TRIAL_IMAGE, f"imaging-ingestion-trial:{VERSION}")
     helm = Helm(tmp_path_factory.mktemp("helm"), node.kubeconfig)
     helm("install", "imaging", CHART, "--namespace", namespace, values=VALUES)
     kubectl("rollout", "status", "deployment,statefulset", "-n", namespace, "--timeout=480s", seconds=490)
