@@ -83,9 +83,10 @@ class Node:
         self.ctr("images", "import", archive)
 
     def tag(self, name: str, another: str) -> None:
-        """A second name for an image on the node; both without the registry that is meant when none is named."""
+        """A second name for an image on the node. A name without a registry's means the one that containerd adds."""
         full = next(each for each in self.ctr("images", "ls", "-q").splitlines() if each.endswith(f"/{name}"))
-        self.ctr("images", "tag", "--force", full, full.removesuffix(name) + another)
+        other = another if "/" in another else full.removesuffix(name) + another
+        self.ctr("images", "tag", "--force", full, other)
 
     def ctr(self, *arguments: str | Path) -> str:
         """containerd's command line client, in Kubernetes' name space."""

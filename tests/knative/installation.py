@@ -39,8 +39,6 @@ _LEFT_OUT = {
 _CONFIGURATION = {
     "config-network": {"ingress-class": "local.ingress.networking.knative.dev"},
     "config-domain": {DOMAIN: ""},
-    # Tags are not looked up in a registry; to Serving, an image "localhost/a" is one of Docker's registry.
-    "config-deployment": {"registries-skipping-tag-resolving": "index.docker.io"},
     "config-autoscaler": {"stable-window": "30s", "scale-to-zero-grace-period": "5s"},
 }
 

@@ -44,15 +44,18 @@ RESTRICTED = {
 
 
 READY = "--for=condition=Ready"
+LOCAL_IMAGE = f"dev.local/{IMAGE}"
+"""Serving asks no registry for the digest of a tag of ``dev.local``."""
 
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def echo(kubectl: Kubectl, namespace: str) -> str:
+def echo(node: Node | Kind, kubectl: Kubectl, namespace: str) -> str:
     """The namespace of a Knative Service ``echo`` that answers, and writes events to its log."""
+    node.tag(IMAGE, LOCAL_IMAGE)
     container = {
-        "image": IMAGE,
+        "image": LOCAL_IMAGE,
         "command": [PYTHON, "-c", ECHO],
         "ports": [{"containerPort": 8080}],
         "securityContext": RESTRICTED,

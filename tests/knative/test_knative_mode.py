@@ -16,7 +16,10 @@ from support.instances import instance, part10
 
 EXAMPLE = ROOT / "examples" / "kubernetes" / "complete-system.yaml"
 VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+REPOSITORY = "dev.local/imaging-ingestion"
+"""Serving asks no registry for the digest of a tag of ``dev.local``."""
 VALUES = {
+    "image": {"repository": REPOSITORY},
     "knative": {"enabled": True},
     "postgresql": {"enabled": True, "persistence": {"enabled": False}},
     "s3": {"enabled": True, "persistence": {"enabled": False}},
@@ -39,7 +42,7 @@ def system(
     node: Node | Kind, kubectl: Kubectl, namespace: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The namespace in which the chart is installed with Knative on, and the example applied; all is ready."""
-    node.tag(IMAGE, f"imaging-ingestion:{VERSION}")
+    node.tag(IMAGE, f"{REPOSITORY}:{VERSION}")
     node.tag(TRIAL_IMAGE, f"imaging-ingestion-trial:{VERSION}")
     helm = Helm(tmp_path_factory.mktemp("helm"), node.kubeconfig)
     helm("install", "imaging", CHART, "--namespace", namespace, values=VALUES)
