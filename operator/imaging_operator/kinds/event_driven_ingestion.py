@@ -88,7 +88,7 @@ def _knative(wanted: Resource, settings: Any) -> list[Json]:
     tls = wanted.spec.database_tls
     if tls and tls.secret_name:
         raise Wrong("spec.databaseTls.secretName: Knative cannot mount the key as libpq wants it; set knative: false")
-    sink = _reported(wanted, settings)
+    sink = _reported(wanted)
     workload = _workload(wanted, settings, knative=True, sink=sink)
     name, broker_ = workload.name, broker_name(wanted.name)
     found = [
@@ -121,10 +121,9 @@ def _retention(spec: EventDrivenIngestionSpec) -> int:
     return seconds if seconds <= _LONGEST_RETENTION else 0
 
 
-def _reported(wanted: Resource, settings: Any) -> str:
-    """The Broker's address that an earlier pass saw; not the one that this resource had without Knative."""
-    seen = str(((wanted.found.get("self") or {}).get("status") or {}).get("brokerEndpoint") or "")
-    return "" if seen == url(broker_name(wanted.name), wanted.namespace, settings) else seen
+def _reported(wanted: Resource) -> str:
+    """The Broker's address that an earlier pass saw."""
+    return str(((wanted.found.get("self") or {}).get("status") or {}).get("brokerEndpoint") or "")
 
 
 def _workload(wanted: Resource, settings: Any, *, knative: bool, sink: str = "") -> Workload:
@@ -212,7 +211,7 @@ def status(wanted: Resource, settings: Any, observed: Sequence[Json]) -> Json:
     if knative_wished(wanted.spec.knative, settings):
         found = {
             # A Broker that is not ready for a moment must not take the event processor with it.
-            "brokerEndpoint": address(observed, "Broker", broker_) or _reported(wanted, settings),
+            "brokerEndpoint": address(observed, "Broker", broker_) or _reported(wanted),
             "eventProcessorEndpoint": address(observed, "Service", processor),
         }
         return {key: value for key, value in found.items() if value}
