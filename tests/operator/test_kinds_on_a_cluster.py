@@ -134,10 +134,12 @@ def _is_owned_by(document: Json, owner: Json) -> bool:
 
 
 def _differences(expected: Any, found: Any, path: str = "") -> list[str]:
-    """What is not as expected; members that the API server added are fine."""
+    """What is not as expected; members that the API server added are fine, and so are empty ones that it left out."""
     if isinstance(expected, dict) and isinstance(found, dict):
         return [each for key in expected for each in _differences(expected[key], found.get(key), f"{path}.{key}")]
     if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
         pairs = enumerate(zip(expected, found, strict=True))
         return [each for number, (one, other) in pairs for each in _differences(one, other, f"{path}[{number}]")]
-    return [] if expected == found else [f"{path}: {expected!r} expected, {found!r} found"]
+    if expected == found or (expected == "" and found is None):
+        return []
+    return [f"{path}: {expected!r} expected, {found!r} found"]

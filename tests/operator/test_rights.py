@@ -14,7 +14,7 @@ from cluster.processes import Processes
 from imaging_operator.builders.names import MANAGED_BY
 from imaging_operator.resources import OWNED
 from support import operator_crds as crds
-from support.operator_cluster import EDI, config_map, custom, database, edi, proxy, secret
+from support.operator_cluster import EDI, answer_as_knative, config_map, custom, database, edi, proxy, secret
 from support.operator_process import RULES, USER, OperatorProcess, grant, restricted_kubeconfig
 
 Json = dict[str, Any]
@@ -87,7 +87,12 @@ def _use_everything(kubectl: Kubectl) -> None:
         kubectl.apply(resource, namespace=namespace)
         kind, name = resource["kind"], resource["metadata"]["name"]
         kubectl.wait_for(lambda it: it.get("status", {}).get("phase") == "Initializing", kind, name, namespace)
-    until(lambda: {each["kind"] for each in _made(kubectl, namespace)} == {each.kind for each in OWNED})
+
+    def is_all_made() -> bool:
+        answer_as_knative(kubectl, namespace)  # the event processor waits for the Broker's address
+        return {each["kind"] for each in _made(kubectl, namespace)} == {each.kind for each in OWNED}
+
+    until(is_all_made)
     for kind, name, change in _LESS:
         kubectl.patch(kind, name, {"spec": change}, namespace)
     gone = ("horizontalpodautoscalers", "scaledobjects.keda.sh", "ingresses", "brokers.eventing.knative.dev")
