@@ -15,6 +15,7 @@ from nats.errors import ConnectionClosedError, NoRespondersError, NoServersError
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.errors import APIError, NoStreamResponseError
 
+from imaging_services.adapters.nats.cancellation import mend_wait_for
 from imaging_services.adapters.nats.settings import NatsSettings
 from imaging_services.domain.errors import (
     BackendUnavailable,
@@ -41,6 +42,7 @@ async def connect(settings: NatsSettings, *, patience: float | None = None) -> A
     takes, said in the log. Raises ``BackendUnavailable`` when none was there in time, ``SettingsError`` for an
     unusable token.
     """
+    mend_wait_for()
     client = Client()
     try:
         await _open(client, settings, patience)
