@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := operator services tests bench
 AZURITE := $(VENV)/azurite
+JOBS ?= 3
+PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links
 
@@ -41,11 +43,11 @@ check: install  ## linter, formatter, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: install azurite  ## all but what needs a Kubernetes, against real servers; TESTS=tests/unit for a part
-	$(BIN)/pytest $(TESTS)
+test: install azurite  ## all but what needs a Kubernetes, against real servers; TESTS=tests/unit for a part, JOBS=0 for one at a time
+	$(BIN)/pytest $(PARALLEL) $(TESTS)
 
 test-operator: install  ## the operator and the chart on a real API server, which is built when there is none; TESTS=tests/operator/test_x.py for a part
-	$(BIN)/pytest $(or $(filter tests/operator% tests/charts%,$(TESTS)),tests/operator tests/charts)
+	$(BIN)/pytest $(if $(KUBECONFIG)$(TEST_CLUSTER),,$(PARALLEL)) $(or $(filter tests/operator% tests/charts%,$(TESTS)),tests/operator tests/charts)
 
 test-cluster: install  ## the whole product on a real node; needs root, or Docker and kind; FORM=short is what CI runs
 	$(BIN)/pytest $(if $(filter short,$(FORM)),-m "not long") $(or $(filter tests/cluster%,$(TESTS)),tests/cluster)

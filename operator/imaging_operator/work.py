@@ -138,7 +138,8 @@ class Resync:
                 log.warning("cannot list the resources", error=str(error))
                 pause = min(seconds, retry_seconds)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._soon.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._soon.wait()
 
     async def look(self) -> None:
         """Every resource, and every one that was known before, is due now."""
