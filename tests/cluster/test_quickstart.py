@@ -9,7 +9,7 @@ from pydicom.data import get_testdata_file
 
 from cluster.kubectl import until
 from cluster.quickstart import INSTALL, INSTANCE, STUDIES, Quickstart, ready_column
-from cluster.system import System
+from cluster.system import RELEASE, System
 from imaging_services.local.ports import free_ports
 from support.dicom_files import data_set_of, storable_files
 from support.senders import send_undecoded
@@ -19,6 +19,11 @@ def test_installing_brings_the_operator_and_the_servers(quickstart: Quickstart) 
     assert "STATUS: deployed" in quickstart.transcript.outputs[INSTALL]
     shown = quickstart.transcript.outputs["kubectl -n imaging get pods"]
     assert shown.count("1/1     Running") == 4
+
+
+def test_helm_test_finds_the_operator_and_the_servers(system: System) -> None:
+    shown = system.helm("test", RELEASE, "--timeout", "3m")
+    assert "Succeeded" in next(line for line in shown.splitlines() if line.startswith("Phase"))
 
 
 def test_every_resource_becomes_ready(quickstart: Quickstart) -> None:
