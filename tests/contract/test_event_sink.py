@@ -213,7 +213,7 @@ async def test_several_processors_share_the_events(nats_server: Nats) -> None:
         return handle
 
     async with AsyncExitStack() as stack:
-        way = await _nats_way(nats_server.url, stack)
+        way = await _nats_way(nats_server.url, 3, stack)
         for index in range(2):
             await stack.enter_async_context(way.processor(handler_of(index)))
         await asyncio.gather(*(way.sink.send(an_event()) for _ in range(200)))
@@ -225,6 +225,6 @@ async def test_an_event_too_large_for_the_server_is_refused(tmp_path_factory: py
     noise = [uuid.uuid4().hex for _ in range(4_000)]
     with NatsProcess(tmp_path_factory.mktemp("nats"), max_payload=64 * 1024) as server:
         async with AsyncExitStack() as stack:
-            way = await _nats_way(server.url, patience, stack)
+            way = await _nats_way(server.url, 3, stack)
             with pytest.raises(InvalidInput, match="max_payload"):
                 await way.sink.send(an_event(noise=noise))
