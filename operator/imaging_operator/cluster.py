@@ -171,12 +171,16 @@ def _document(response: httpx.Response) -> Json:
     return dict(document)
 
 
+# No missing right: a namespace, or a definition with all resources of its kind, is being removed.
+_ENDING = ("because it is being terminated", "custom resource definition is terminating")
+
+
 def _error(response: httpx.Response, what: str) -> ReconcileError:
     """The error that a status means; the API server's own words say why."""
     code, why = response.status_code, _message(response)
     if code == 404:
         return _NotFound(why)
-    if code == 409 or (code == 403 and "because it is being terminated" in why):  # the namespace, and all that is in it
+    if code == 409 or (code == 403 and any(words in why for words in _ENDING)):
         return Conflict(why)
     if code == 403:
         return Forbidden(f"the operator may not {what}: {why}")

@@ -11,7 +11,7 @@ DICOM_PORT = 11112
 HEALTH_PORT = 9090
 USER = 10001
 SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
-PRE_STOP_SECONDS = 5
+PRE_STOP_SECONDS = 10
 """A Service still sends connections to a pod for a moment after it was told to stop."""
 _STOP_MARGIN_SECONDS = 10
 """After the drain: closing connections (3 seconds in the services' runtime), and a loaded node."""

@@ -42,7 +42,8 @@ from imaging_operator.specs.dicomweb_ingestion_service import DicomwebIngestionS
 COMPONENT = "dicomweb-ingestion"
 _SIZES = {"stow": Size(cpu="100m", memory="128Mi"), "wado": Size(cpu="100m", memory="128Mi", scratch="1Gi")}
 _DRAIN_SECONDS = 30
-_PATHS = {"/dicomweb": "wado", "/stow-rs": "stow", "/wado-rs": "wado"}
+_STREAMING_PATHS = ("/wado", "/WADO", "/HeaderStreaming")  # an Ingress tells letter cases apart, the viewers do not
+_PATHS = {"/dicomweb": "wado", "/stow-rs": "stow", "/wado-rs": "wado"} | dict.fromkeys(_STREAMING_PATHS, "wado")
 
 Resource = Wanted[DicomwebIngestionServiceSpec]
 

@@ -14,7 +14,7 @@ from imaging_operator.builders.service import Publication
 from imaging_operator.errors import Wrong
 from imaging_operator.kinds.common import STREAM, Json, Reference, Wanted
 from imaging_operator.kinds.shared import observed_object, scaled_status
-from imaging_operator.specs.connections import ClientTls, Exposure
+from imaging_operator.specs.connections import ClientTls, Exposure, ListenerTls
 from imaging_services.domain.relay.subjects import RelaySubjects
 
 CONFIG_PATH = "/etc/dimse/config"
@@ -23,6 +23,7 @@ DRAIN_SECONDS = 60
 """An association under way gets this long to end; a sender that is cut off in the middle sends its study again."""
 _DEFAULT_ROOT = "DIMSE"
 _USE = "nats"
+_LISTENER = "dimse"
 _LISTS_KEY = "capability_lists"
 
 
@@ -39,6 +40,8 @@ class RelaySpec(Protocol):
     def nats_token_secret(self) -> str: ...
     @property
     def nats_tls(self) -> ClientTls | None: ...
+    @property
+    def dimse_tls(self) -> ListenerTls | None: ...
     @property
     def jet_stream_send_domain(self) -> str: ...
     @property
@@ -104,6 +107,10 @@ def listener_environment(spec: RelaySpec) -> dict[str, Value]:
         found["DIMSE_ALLOWED_CALLING_AE"] = ",".join(spec.allowed_calling_ae_titles)
     if spec.accept_unknown_sop_classes:
         found["DIMSE_ACCEPT_UNKNOWN_SOP_CLASSES"] = "true"
+    if spec.dimse_tls:
+        found |= {"DIMSE_TLS_ENABLED": "true", "DIMSE_TLS_CLIENT_AUTH": spec.dimse_tls.client_auth}
+        names = ("DIMSE_TLS_CA_FILE", "DIMSE_TLS_CERT_FILE", "DIMSE_TLS_KEY_FILE")
+        found |= client_files(spec.dimse_tls, _LISTENER, names)
     return found
 
 
@@ -113,8 +120,12 @@ def fixed_environment() -> dict[str, str]:
 
 
 def mounts(spec: RelaySpec, lists: str) -> list[Mount]:
-    """Capability lists, and certificates for NATS."""
-    return [config_map_mount("dimse-config-volume", CONFIG_PATH, lists), *client_mounts(spec.nats_tls, _USE)]
+    """Capability lists, and certificates for NATS and of the listener."""
+    return [
+        config_map_mount("dimse-config-volume", CONFIG_PATH, lists),
+        *client_mounts(spec.nats_tls, _USE),
+        *client_mounts(spec.dimse_tls, _LISTENER),
+    ]
 
 
 def relay_lag(spec: RelaySpec, namespace: str, channel: str, settings: Any) -> Lag | None:

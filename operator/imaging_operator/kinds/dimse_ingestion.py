@@ -54,6 +54,7 @@ def references(name: str, spec: DimseIngestionServiceSpec) -> Sequence[Reference
         Reference("web", WEB_KIND, "", _missing_web(spec), matches=_is_web_of(spec)),
         *token(spec.nats_token_secret),
         *certificates("nats_tls", spec.nats_tls, "NATS"),
+        *certificates("dimse_tls", spec.dimse_tls, "DIMSE"),
         *service_config(spec),
         dimse.lists_reference(_lists(name)),
     ]

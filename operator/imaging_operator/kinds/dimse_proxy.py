@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from imaging_operator.builders.certificates import client_files, client_mounts
 from imaging_operator.builders.config import config_map
-from imaging_operator.builders.environment import config_map_env
+from imaging_operator.builders.environment import Value, config_map_env
 from imaging_operator.builders.names import host
 from imaging_operator.builders.pod import DICOM_PORT, Container, Port
 from imaging_operator.builders.service import service
@@ -28,6 +29,7 @@ from imaging_operator.specs.dimse_proxy import DimseProxySpec
 
 COMPONENT = "dimse-proxy"
 _LONGEST_TITLE = 16
+_TARGET = "target"
 
 Resource = Wanted[DimseProxySpec]
 
@@ -37,6 +39,8 @@ def references(name: str, spec: DimseProxySpec) -> Sequence[Reference]:
     return [
         *token(spec.nats_token_secret),
         *certificates("nats_tls", spec.nats_tls, "NATS"),
+        *certificates("dimse_tls", spec.dimse_tls, "DIMSE"),
+        *certificates("dimse_target_tls", spec.target_tls, "Target"),
         *service_config(spec),
         dimse.lists_reference(_lists(name)),
     ]
@@ -66,6 +70,17 @@ def _nats_config(spec: DimseProxySpec) -> dict[str, str]:
     return found
 
 
+def _target_tls(spec: DimseProxySpec) -> dict[str, Value]:
+    if spec.target_tls is None:
+        return {}
+    names = ("DIMSE_TARGET_TLS_CA_FILE", "DIMSE_TARGET_TLS_CERT_FILE", "DIMSE_TARGET_TLS_KEY_FILE")
+    return {
+        "DIMSE_TARGET_TLS_ENABLED": "true",
+        "DIMSE_TARGET_TLS_VERIFY": spec.target_tls.verify,
+        **client_files(spec.target_tls, _TARGET, names),
+    }
+
+
 def _workload(wanted: Resource, settings: Any, nats: Json, config_checksum: str) -> Workload:
     spec, group = wanted.spec, wanted.spec.proxy
     image, ours = image_of(group.image, settings)
@@ -73,6 +88,7 @@ def _workload(wanted: Resource, settings: Any, nats: Json, config_checksum: str)
         "DIMSE_DELIVERY_MODE": spec.delivery_mode,
         **dimse.listener_environment(spec),
         **dimse.relay_environment(spec),
+        **_target_tls(spec),
     }
     chosen = {"DIMSE_AE": spec.own_application_entity_title} if spec.own_application_entity_title else {}
     container = Container(
@@ -82,7 +98,7 @@ def _workload(wanted: Resource, settings: Any, nats: Json, config_checksum: str)
         environment=environment(wanted, fixed=dimse.fixed_environment(), values=values, chosen=chosen),
         size=dimse.SIZE,
         env_from=[config_map_env(nats["metadata"]["name"]), *service_config_env(spec)],
-        mounts=dimse.mounts(spec, _lists(wanted.name)),
+        mounts=[*dimse.mounts(spec, _lists(wanted.name)), *client_mounts(spec.target_tls, _TARGET)],
         port=Port("dicom", DICOM_PORT),
     )
     return Workload(

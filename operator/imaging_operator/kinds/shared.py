@@ -20,6 +20,7 @@ from imaging_operator.specs.event_driven_ingestion import EventDrivenIngestionSp
 
 _ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - a pod's network is its own
 _DUMP: Any = {"by_alias": True, "exclude_none": True}
+_READ_AGAIN = ("dimse_tls", "dimse_target_tls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +188,10 @@ def drain_seconds(wanted: Wanted[Any], default: int, objects: tuple[str, str] = 
 
 
 def checksum(wanted: Wanted[Any], own: Mapping[str, Json] | None = None) -> str:
-    """The checksum of what the resource's pods read; ``own`` are ConfigMaps that the operator makes, by key."""
-    return config_checksum(wanted.found, own or {})
+    """The checksum of what the resource's pods read when they start; ``own`` are ConfigMaps that the operator makes, by
+    key. Certificates of DICOM connections are read again by the pods themselves."""
+    found = {key: one for key, one in wanted.found.items() if not key.startswith(_READ_AGAIN)}
+    return config_checksum(found, own or {})
 
 
 def plain_objects(

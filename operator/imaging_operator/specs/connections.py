@@ -63,6 +63,43 @@ class TargetTls(Authorities):
     )
 
 
+class ListenerTls(ClientTls):
+    """TLS of a DICOM listener (PS3.15, BCP 195 profiles). Certificates that change are read again."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(f"!{absent('secretName')}", "a listener needs secretName"),
+        Rule(
+            "(has(self.clientAuth) && self.clientAuth == 'none') || "
+            f"!({absent('caSecretName')} && {absent('caConfigMapName')})",
+            "clientAuth required needs caSecretName or caConfigMapName",
+        ),
+    )
+
+    secret_name: ObjectName = Field(
+        default="",
+        description="Secret of type kubernetes.io/tls with its certificate (keys tls.crt and tls.key); needed",
+    )
+    client_auth: Literal["required", "none"] = Field(
+        default="required", description="whether clients have to show a certificate of the authorities named here"
+    )
+
+
+class DimseTargetTls(ClientTls):
+    """TLS towards an AE; its presence switches it on. Certificates that change are read again."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"!has(self.verify) || self.verify != 'ca' || !({absent('caSecretName')} && {absent('caConfigMapName')})",
+            "verify ca needs caSecretName or caConfigMapName",
+        ),
+    )
+
+    verify: Literal["full", "ca"] = Field(
+        default="full",
+        description="full: the AE's certificate has to name the host that is called; ca: any of the authorities",
+    )
+
+
 class Nats(Model):
     """A connection to a NATS server with JetStream."""
 
@@ -129,6 +166,9 @@ class DimseListener(Model):
     )
     accept_unknown_sop_classes: bool = Field(
         default=False, description="accept private and unlisted storage SOP classes too"
+    )
+    dimse_tls: ListenerTls | None = Field(
+        default=None, description="TLS on the DICOM port, and nothing else there; absent: no TLS"
     )
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from imaging_operator.specs.common import DeploymentGroup, Spec
 from imaging_operator.specs.connections import (
     DimseListener,
+    DimseTargetTls,
     Exposure,
     JetStreamDomains,
     Nats,
@@ -42,6 +43,7 @@ class DimseProxySpec(Nats, JetStreamDomains, StreamFields, DimseListener, Spec):
         default="", description="host of the AE that gets the requests of the other end; empty: none"
     )
     target_dimse_port: int = Field(default=0, ge=0, le=65535, description="its port")
+    target_tls: DimseTargetTls | None = Field(default=None, description="TLS towards it; absent: no TLS")
     nats_subject_root: SubjectRoot = Field(default="", description="first part of all subjects; empty: DIMSE")
     nats_subject_channel: Literal["", "A", "B"] = Field(
         default="A", description="channel of this end, A or B; the other end has the other one"

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from pydantic.fields import FieldInfo
 
 from imaging_operator.specs.common import DeploymentGroup, ServiceGroup, Spec
-from imaging_operator.specs.connections import Authorities, ClientTls, DatabaseTls, Exposure, TargetTls
+from imaging_operator.specs.connections import (
+    Authorities,
+    ClientTls,
+    DatabaseTls,
+    DimseTargetTls,
+    Exposure,
+    ListenerTls,
+    TargetTls,
+)
 from imaging_operator.specs.dicomweb_ingestion_service import Ingress
 from imaging_operator.specs.examples import EXAMPLES
 from imaging_operator.specs.kubernetes import EnvironmentVariable, LocalReference, Resources, Toleration
@@ -25,6 +33,8 @@ OBJECTS: tuple[type[Model], ...] = (
     DatabaseTls,
     Authorities,
     TargetTls,
+    ListenerTls,
+    DimseTargetTls,
     Exposure,
     Ingress,
     EnvironmentVariable,

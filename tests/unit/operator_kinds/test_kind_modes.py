@@ -331,13 +331,13 @@ def with_data(name: str, kind: str, named_: str, **data: str) -> list[Json]:
 @pytest.mark.parametrize(
     ("name", "kind", "named_", "value", "seconds"),
     [
-        ("plain/event-driven-ingestion", "ConfigMap", "db-config", "200", 215),
-        ("plain/event-driven-ingestion", "Secret", "db-secret", "MjAw", 215),
-        ("plain/event-driven-ingestion-all-fields", "ConfigMap", "db-config", "200", 105),
+        ("plain/event-driven-ingestion", "ConfigMap", "db-config", "200", 220),
+        ("plain/event-driven-ingestion", "Secret", "db-secret", "MjAw", 220),
+        ("plain/event-driven-ingestion-all-fields", "ConfigMap", "db-config", "200", 110),
         ("plain/instance-binding-stow", "ConfigMap", "archive-config", "200", 210),
         ("plain/instance-binding-stow", "Secret", "archive-secret", "MjAw", 210),
-        ("plain/instance-binding-own-image", "ConfigMap", "archive-config", "200", 215),
-        ("plain/instance-binding-own-image", "ConfigMap", "archive-config", "1", 45),
+        ("plain/instance-binding-own-image", "ConfigMap", "archive-config", "200", 220),
+        ("plain/instance-binding-own-image", "ConfigMap", "archive-config", "1", 50),
     ],
 )
 def test_pods_may_drain_as_long_as_their_references_say(

@@ -191,6 +191,10 @@ def checksum_of(objects: list[Json]) -> set[str]:
     }
 
 
+READ_AGAIN = ("dimse-tls", "modalities")
+"""Certificates of DICOM connections, which the pods read again without losing an association."""
+
+
 @pytest.mark.parametrize("it", CASES)
 def test_a_changed_secret_or_config_map_rolls_the_pods(it: Case) -> None:
     resource, *others = it.documents()
@@ -201,7 +205,11 @@ def test_a_changed_secret_or_config_map_rolls_the_pods(it: Case) -> None:
         changed = {**other, "data": {**(other.get("data") or {}), "ANOTHER_KEY": "MQ=="}}
         documents = [*others[:number], changed, *others[number + 1 :]]
         after = checksum_of(list(kind.build(wanted(resource, documents, it.features), it.settings)))
-        assert not before & after, other["metadata"]["name"]
+        name = other["metadata"]["name"]
+        if name in READ_AGAIN:
+            assert before == after, name
+        else:
+            assert not before & after, name
 
 
 def test_labels_of_a_secret_do_not_roll_the_pods() -> None:

@@ -57,8 +57,15 @@ async def test_what_answers_mean(code: int, error: type[ReconcileError], content
         await answering(code, content).get(SECRET, "ns", "s")
 
 
-async def test_a_namespace_that_ends_is_a_conflict() -> None:
-    message = 'configmaps "x" is forbidden: unable to create new content in namespace ns because it is being terminated'
+@pytest.mark.parametrize(
+    "message",
+    [
+        'configmaps "x" is forbidden: unable to create new content in namespace ns because it is being terminated',
+        'brokers.x.dev "x" is forbidden: create not allowed while custom resource definition is terminating',
+    ],
+    ids=["namespace", "definition"],
+)
+async def test_what_ends_is_a_conflict(message: str) -> None:
     with pytest.raises(Conflict):
         await answering(403, {"message": message}).create(CONFIG_MAP, "ns", {"metadata": {"name": "x"}})
 
