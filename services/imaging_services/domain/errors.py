@@ -13,9 +13,13 @@
         │   ├── MissingIdentifier a UID that identifies the instance is absent or malformed
         │   └── DataSetMismatch   the data set does not match the command or the resource
         ├── UnsupportedSopClass   a SOP class that this service does not store
+        ├── UnsupportedTransferSyntax  pixel data in a form that is not stored
         ├── Conflict              contradicts what is recorded (a series of another provider)
-        │   └── Superseded        a version of an instance that was sent later is there already
+        │   ├── Superseded        a version of an instance that was sent later is there already
+        │   └── ObjectDeleted     the object has the name of a deleted one
         ├── NotFound              no such study, series, instance, frame or object
+        │   └── NoPixelData       the instance is there, and is no image
+        ├── CannotTranscode       the pixel data cannot be had in the encoding that was asked for
         ├── Refused               the other side understood and said no, for good
         └── SettingsError         configuration is wrong; the start is stopped
 """
@@ -72,6 +76,10 @@ class UnsupportedSopClass(PermanentError):
     """The SOP class is not among those this service stores."""
 
 
+class UnsupportedTransferSyntax(PermanentError):
+    """Pixel data comes in a form that no transfer syntax stands for."""
+
+
 class Conflict(PermanentError):
     """The request contradicts what is recorded, such as a series that belongs to another provider."""
 
@@ -80,8 +88,20 @@ class Superseded(Conflict):
     """A version of the same instance that was sent later is there already: an older one never replaces it."""
 
 
+class ObjectDeleted(Conflict):
+    """The object has the name of a deleted instance's object, which is never used again."""
+
+
 class NotFound(PermanentError):
     """There is no such study, series, instance, frame or object."""
+
+
+class NoPixelData(NotFound):
+    """The instance is there but has no pixel data, so it has no frames."""
+
+
+class CannotTranscode(PermanentError):
+    """The pixel data cannot be decoded, or not be had in the transfer syntax or media type that was asked for."""
 
 
 class Refused(PermanentError):
@@ -115,8 +135,10 @@ _ANSWERS: dict[type[BaseException], Answer] = {
     DataSetMismatch: Answer(dimse=0xA900, http=409, stow=0xA900),
     InvalidInput: Answer(dimse=0xC000, http=400, stow=0xC000),
     UnsupportedSopClass: Answer(dimse=0x0122, http=409, stow=0x0122),
+    UnsupportedTransferSyntax: Answer(dimse=0xC000, http=415, stow=0xC122),
     Conflict: Answer(dimse=0x0110, http=409, stow=0x0110),
     NotFound: Answer(dimse=0x0112, http=404, stow=0x0112),
+    CannotTranscode: Answer(dimse=0x0110, http=406, stow=0x0110),
     Refused: Answer(dimse=0x0110, http=502, stow=0x0110),
     PermanentError: Answer(dimse=0x0110, http=500, stow=0x0110),
 }

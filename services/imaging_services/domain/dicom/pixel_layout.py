@@ -9,24 +9,35 @@ from pydicom import FileDataset
 from imaging_services.domain.dicom.fragments import Encapsulation, read_encapsulation
 from imaging_services.domain.dicom.header import load_deferred, read_header
 from imaging_services.domain.dicom.range_file import RangeFile
-from imaging_services.domain.dicom.transfer_syntaxes import EXPLICIT_VR_BIG_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN
-from imaging_services.domain.errors import NotFound
+from imaging_services.domain.dicom.transfer_syntaxes import (
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN_PIXELS,
+)
+from imaging_services.domain.errors import NoPixelData, NotFound
 
 PIXEL_DATA_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float Pixel Data, Double Float Pixel Data, Pixel Data."""
 
-_TAGS = (
+PIXEL_TAGS = (
     0x00280002,  # Samples per Pixel
     0x00280004,  # Photometric Interpretation
+    0x00280006,  # Planar Configuration
     0x00280008,  # Number of Frames
     0x00280010,  # Rows
     0x00280011,  # Columns
     0x00280100,  # Bits Allocated
+    0x00280101,  # Bits Stored
+    0x00280102,  # High Bit
+    0x00280103,  # Pixel Representation
     0x7FE00001,  # Extended Offset Table
     0x7FE00002,  # Extended Offset Table Lengths
 )
+"""What a header has to be asked for to find and to describe frames."""
+
 _PIXEL_VRS = (b"OB", b"OW", b"UN", b"OF", b"OD")
 _UNDEFINED = 0xFFFFFFFF
+_BIG_ENDIAN_PIXELS = frozenset({EXPLICIT_VR_BIG_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN_PIXELS})
 
 Span = tuple[int, int]
 """Offset in the file and length, bytes."""
@@ -91,17 +102,21 @@ class PixelLayout:
 
 
 def read_layout(file: RangeFile) -> PixelLayout:
-    """Find the frames. Raises ``NotFound`` without pixel data, ``PermanentError`` when the file is broken."""
-    header = read_header(file, _TAGS)
+    """Find the frames. Raises ``NoPixelData`` without any, ``PermanentError`` when the file is broken."""
+    return layout_of(file, read_header(file, PIXEL_TAGS))
+
+
+def layout_of(file: RangeFile, header: FileDataset) -> PixelLayout:
+    """The same, behind a header that ``read_header`` has just read."""
     transfer_syntax = str(header.file_meta.get("TransferSyntaxUID", EXPLICIT_VR_LITTLE_ENDIAN))
     pixels = pixel_element(file, header)
     if pixels is None:
-        raise NotFound("the instance has no pixel data")
+        raise NoPixelData("the instance has no pixel data")
     if pixels.length == _UNDEFINED:
         found = read_encapsulation(file, pixels.offset, _number_of_frames(header), _extended_table(header, file))
         return PixelLayout(transfer_syntax, pixels.tag, found.frames, (pixels.offset, 0), 0, 1, found)
     value = (pixels.offset, min(pixels.length, file.size - pixels.offset))
-    swap = _swap(header, pixels.vr) if transfer_syntax == EXPLICIT_VR_BIG_ENDIAN else 1
+    swap = _swap(header, pixels.vr) if transfer_syntax in _BIG_ENDIAN_PIXELS else 1
     try:
         frames, bits, unclear = _number_of_frames(header), _frame_bits(header), None
     except NotFound as error:

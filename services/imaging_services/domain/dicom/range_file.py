@@ -1,11 +1,13 @@
 """A stored file that is read in pieces, as a file object for pydicom: only what is touched is fetched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 BLOCK = 256 * 1024
 
 Fetch = Callable[[int, int], bytes]
 """Reads bytes ``start`` to ``start + length`` of the file, or fewer at its end."""
+FetchMany = Callable[[Sequence[int], int], list[bytes]]
+"""The same for several starts, at once where that is possible."""
 
 
 class RangeFile:
@@ -15,8 +17,11 @@ class RangeFile:
     larger than a block is passed on as it is, so memory is bounded by the largest single read.
     """
 
-    def __init__(self, head: bytes, size: int, fetch: Fetch, block: int = BLOCK) -> None:
+    def __init__(
+        self, head: bytes, size: int, fetch: Fetch, block: int = BLOCK, fetch_many: FetchMany | None = None
+    ) -> None:
         self._head, self._size, self._fetch, self._block = head, size, fetch, block
+        self._fetch_many = fetch_many
         self._cache, self._cache_start = b"", 0
         self._position = 0
 
@@ -56,6 +61,16 @@ class RangeFile:
         if len(fetched) <= 2 * self._block:
             self._cache, self._cache_start = fetched, start
         return fetched[:length]
+
+    def read_many(self, starts: Sequence[int], length: int) -> list[bytes]:
+        """Read ``length`` bytes at each start, none beyond: for heads that lie far apart."""
+        outside = [start for start in starts if start + length > len(self._head)]
+        if self._fetch_many is None:
+            fetched = [self._fetch(start, length) for start in outside]
+        else:
+            fetched = self._fetch_many(outside, length) if outside else []
+        known = dict(zip(outside, fetched, strict=True))
+        return [known[start] if start in known else self._head[start : start + length] for start in starts]
 
     def close(self) -> None:
         """Drop what is kept."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from imaging_services.domain.dicom.part10 import file_meta, read_file_head
@@ -20,8 +20,17 @@ LARGEST_HEAD = 8 * 1024 * 1024
 INFLATED_LIMIT = 256 * 1024 * 1024
 SMALL_FILE = 1024 * 1024
 FETCH_SECONDS = 60.0
+_STORAGE = "1.2.840.10008.5.1.4.1.1"
+_ONE_FRAME_CLASSES = frozenset(
+    f"{_STORAGE}.{number}"
+    for number in (
+        *("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1"),  # CR, DX, MG and IO
+        *("2", "4", "6.1", "7", "128", "77.1.1", "77.1.4"),  # CT, MR, US, SC, PET, VL endoscopic and photographic
+    )
+)
 _BEHIND_HEADER = 64  # the pixel data element's own tag, VR and length, and an empty offset table
 _BLOCK = 1024 * 1024
+_FETCHED_AT_ONCE = 16
 
 
 class StoredFile:
@@ -30,6 +39,11 @@ class StoredFile:
     def __init__(self, store: ObjectStore, location: InstanceLocation, size: int, content: bytes | None = None) -> None:
         self._store, self._content = store, content
         self.location, self.size = location, size
+
+    @property
+    def has_one_frame(self) -> bool:
+        """True when the SOP class has no multi-frame images: the file is little more than that frame."""
+        return self.location.sop_class_uid in _ONE_FRAME_CLASSES
 
     async def get(self, start: int, length: int) -> bytes:
         """Read a range into memory."""
@@ -61,7 +75,19 @@ class StoredFile:
         def fetch(start: int, length: int) -> bytes:
             return asyncio.run_coroutine_threadsafe(self.get(start, length), loop).result(FETCH_SECONDS)
 
-        return await asyncio.to_thread(lambda: work(RangeFile(head, self.size, fetch)))
+        def fetch_many(starts: Sequence[int], length: int) -> list[bytes]:
+            return asyncio.run_coroutine_threadsafe(self._get_many(starts, length), loop).result(FETCH_SECONDS)
+
+        return await asyncio.to_thread(lambda: work(RangeFile(head, self.size, fetch, fetch_many=fetch_many)))
+
+    async def _get_many(self, starts: Sequence[int], length: int) -> list[bytes]:
+        turns = asyncio.Semaphore(_FETCHED_AT_ONCE)
+
+        async def one(start: int) -> bytes:
+            async with turns:
+                return await self.get(start, length)
+
+        return await asyncio.gather(*map(one, starts))
 
 
 async def open_stored(store: ObjectStore, location: InstanceLocation) -> StoredFile:

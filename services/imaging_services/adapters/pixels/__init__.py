@@ -1,0 +1,1 @@
+"""Decoding and encoding pixel data: the only place that knows the codecs (imagecodecs)."""
