@@ -37,8 +37,9 @@ def word_size(vr: str) -> int:
     return wide or (struct.calcsize(_STRUCT[vr]) if vr in _STRUCT else 1)
 
 
-def _ascii(_vr: str, value: bytes, _little: bool, _charset: Charset) -> list[Any]:
-    return [item.strip(" \0") or None for item in value.decode("latin-1").split("\\")]
+def _ascii(_vr: str, value: bytes, _little: bool, charset: Charset) -> list[Any]:
+    """Only ASCII by the Standard; what senders put there beyond it is text in their character set."""
+    return [item.strip(" \0") or None for item in decode(value, charset).split("\\")]
 
 
 def _number_text(vr: str, value: bytes, _little: bool, _charset: Charset) -> list[Any]:
