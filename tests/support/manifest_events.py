@@ -17,7 +17,10 @@ _VRS = {
 
 
 def element(tag: str, value: Any, vr: str | None = None) -> dict[str, Any]:
-    """An element of an event; a list gives several values."""
+    """An element of an event; a list gives several values, a list of dictionaries by tag the items of a sequence."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        items = [[element(own, each) for own, each in item.items()] for item in value]
+        return {"group": tag[:4], "element": tag[4:], "vr": "SQ", "value": None, "items": items}
     values = value if isinstance(value, list) else None
     first = values[0] if values else value
     return {"group": tag[:4], "element": tag[4:], "vr": vr or _VRS.get(tag, "LO"), "value": first, "values": values}

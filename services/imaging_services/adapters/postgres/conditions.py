@@ -1,12 +1,17 @@
-"""Filters as SQL conditions over the manifest's tables: ``st`` study, ``se`` series, ``i`` instance."""
+"""Conditions of a search as SQL over the manifest's tables: ``st`` study, ``se`` series, ``i`` instance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import orjson
 
+from imaging_services.adapters.postgres.moments import between, in_spans
 from imaging_services.domain.manifest import attributes as known
-from imaging_services.domain.manifest.matching import Between, Equal, Filter, Name, NameWords, Wildcard
+from imaging_services.domain.manifest.alternatives import Between, Empty, Equal, Name, NameWords, Wildcard
+from imaging_services.domain.manifest.attributes import Attribute
+from imaging_services.domain.manifest.matching import Condition, Filter, ItemFilter, split_by_level
+from imaging_services.domain.manifest.moments import Moments
 from imaging_services.domain.manifest.query import Level
 from imaging_services.domain.manifest.values import MAX_KEY
 
@@ -30,13 +35,24 @@ _LISTS = {known.MODALITIES_IN_STUDY: "sp.modalities", known.SOP_CLASSES_IN_STUDY
 _NAME_COLUMNS = ("st.patient_name", "st.patient_name_ideographic", "st.patient_name_phonetic")
 _ALIASES = {Level.PATIENT: "st", Level.STUDY: "st", Level.SERIES: "se", Level.IMAGE: "i"}
 _CANONICAL = {"DA": "dicom_date", "TM": "dicom_time", "DT": "dicom_date_time"}
+_NEVER_EMPTY = frozenset(_COLUMNS) - {
+    known.STUDY_ID,
+    known.STUDY_DATE,
+    known.STUDY_TIME,
+    known.ACCESSION_NUMBER,
+    known.PATIENT_ID,
+    known.MODALITY,
+    "00100030",
+}
+_ZONE = f"dicom_zone(st.attributes -> '{known.TIMEZONE_OFFSET_FROM_UTC}' ->> 0)"
 
 
 class Conditions:
     """Collects conditions and their parameters."""
 
-    def __init__(self) -> None:
+    def __init__(self, provider: str | None = None) -> None:
         self.parameters: dict[str, Any] = {}
+        self._provider = provider
         self._terms: list[str] = []
 
     def add(self, term: str) -> None:
@@ -54,20 +70,53 @@ class Conditions:
         """All conditions together."""
         return " AND ".join(self._terms) or "true"
 
-    def add_filter(self, one: Filter, provider: str | None) -> None:
-        """The condition of a filter."""
+    def add_all(self, conditions: Iterable[Condition], level: Level) -> None:
+        """The conditions of a search at that level. Those on levels below hold when one series or instance meets
+        them all."""
+        above, below = split_by_level(conditions, level)
+        for one in above:
+            self.add(self._term(one))
+        if below:
+            self.add(self._exists_below(level, below))
+
+    def _exists_below(self, level: Level, below: Iterable[Condition]) -> str:
+        terms = [self._term(one) for one in below]
+        instances = any(one.level is Level.IMAGE for one in below)
+        if level is Level.SERIES:
+            return f"EXISTS (SELECT FROM dicom_instance i WHERE i.series_id = se.id AND {' AND '.join(terms)})"
+        tables = "dicom_series se JOIN dicom_instance i ON i.series_id = se.id" if instances else "dicom_series se"
+        if self._provider is not None:
+            terms.append(f"se.provider = {self.bind(self._provider)}")
+        return f"EXISTS (SELECT FROM {tables} WHERE se.study_id = st.id AND {' AND '.join(terms)})"
+
+    def _term(self, one: Condition) -> str:
+        if isinstance(one, Moments):
+            return in_spans(self.bind, one, _text_of(one.date), _text_of(one.time), _ZONE)
+        return self._items(one) if isinstance(one, ItemFilter) else self._filter(one)
+
+    def _filter(self, one: Filter) -> str:
         tag = one.attribute.tag
+        if Empty() in one.alternatives:
+            others = tuple(alternative for alternative in one.alternatives if alternative != Empty())
+            empty = self._empty(one.attribute)
+            return f"({empty} OR {self._filter(Filter(one.attribute, others))})" if others else empty
         if tag in _LISTS:
-            self.add(self._of_study(one, _LISTS[tag], provider))
-        elif tag in _NUMBERS:
+            return self._of_study(one, _LISTS[tag])
+        if tag in _NUMBERS:
             numbers = [int(alternative.value) for alternative in one.alternatives if isinstance(alternative, Equal)]
-            self.add(f"{_NUMBERS[tag]} = ANY({self.bind(numbers)}::int[])")
-        elif tag == known.PATIENT_NAME:
-            self.add(self._any(one, self._patient_name))
-        elif tag in _COLUMNS:
-            self.add(self._column(one, _COLUMNS[tag]))
-        else:
-            self.add(self._any(one, lambda alternative: self._recorded(one, alternative)))
+            return f"{_NUMBERS[tag]} = ANY({self.bind(numbers)}::int[])"
+        if tag == known.PATIENT_NAME:
+            return self._any(one, self._patient_name)
+        if tag in _COLUMNS:
+            return self._column(one, _COLUMNS[tag])
+        return self._any(one, lambda alternative: self._recorded(one.attribute, alternative))
+
+    def _empty(self, attribute: Attribute) -> str:
+        if attribute.tag in _LISTS:
+            return f"NOT {self._has_study(f'cardinality({_LISTS[attribute.tag]}) > 0')}"
+        if attribute.tag in _NEVER_EMPTY:
+            return "false"
+        return f"NOT {_ALIASES[attribute.level]}.attributes ? '{attribute.tag}'"
 
     def _any(self, one: Filter, condition: Callable[[Any], str]) -> str:
         return "(" + " OR ".join(condition(alternative) for alternative in one.alternatives) + ")"
@@ -79,16 +128,9 @@ class Conditions:
             if isinstance(alternative, Wildcard):
                 terms.append(f"{column} LIKE {self._pattern(alternative)}")
             elif isinstance(alternative, Between):
-                terms.append(self._between(column if alternative.vr == "DA" else f"dicom_time({column})", alternative))
+                canonical = column if alternative.vr == "DA" else f"dicom_time({column})"
+                terms.append(between(self.bind, canonical, alternative.low, alternative.high))
         return "(" + " OR ".join(terms) + ")"
-
-    def _between(self, canonical: str, between: Between) -> str:
-        terms = []
-        if between.low is not None:
-            terms.append(f"{canonical} >= {self.bind(between.low)}")
-        if between.high is not None:
-            terms.append(f"{canonical} <= {self.bind(between.high)}")
-        return "(" + " AND ".join(terms) + ")"
 
     def _patient_name(self, alternative: Name | NameWords) -> str:
         if isinstance(alternative, NameWords):
@@ -104,9 +146,9 @@ class Conditions:
             operation = f"= {self.bind(group.value[:MAX_KEY])}"
         return "(" + " OR ".join(f"{column} {operation}" for column in _NAME_COLUMNS) + ")"
 
-    def _recorded(self, one: Filter, alternative: Any) -> str:
+    def _recorded(self, attribute: Attribute, alternative: Any) -> str:
         """A condition on an attribute that has no column of its own."""
-        alias, tag = _ALIASES[one.attribute.level], one.attribute.tag
+        alias, tag = _ALIASES[attribute.level], attribute.tag
         recorded = f"{alias}.attributes -> '{tag}'"
         if isinstance(alternative, Equal):  # containment, so that the index over all attributes serves
             return f"{alias}.attributes @> {self._json({tag: [alternative.value]})}"
@@ -114,7 +156,10 @@ class Conditions:
             return _some(recorded, f"LIKE {self._pattern(alternative)}")
         if isinstance(alternative, Between):
             value = f"{_CANONICAL[alternative.vr]}(one.value)"
-            return _exists(recorded, self._between(value, alternative))
+            if alternative.zone is not None:
+                shift = f"{self.bind(alternative.zone)}::int - coalesce(dicom_zone(one.value), {_ZONE})"
+                value = f"coalesce(dicom_moved({value}, {shift}), CASE WHEN {shift} IS NULL THEN {value} END)"
+            return _exists(recorded, between(self.bind, value, alternative.low, alternative.high))
         names = f"{alias}.names -> '{tag}'"
         if isinstance(alternative, NameWords):
             words = [
@@ -129,7 +174,31 @@ class Conditions:
             return _some(keys, f"LIKE {self._pattern(group)}")
         return f"coalesce({keys} @> {self._json([group.value])}, false)"
 
-    def _of_study(self, one: Filter, column: str, provider: str | None) -> str:
+    def _items(self, one: ItemFilter) -> str:
+        """A condition on the items of a sequence; containment where it serves, for the index over all attributes."""
+        alias, tag = _ALIASES[one.level], one.sequence.tag
+        equal = [
+            each for each in one.filters if len(each.alternatives) == 1 and isinstance(each.alternatives[0], Equal)
+        ]
+        if len(equal) == len(one.filters):
+            item: dict[str, list[str]] = {}
+            for each in equal:
+                values = [alternative.value for alternative in each.alternatives if isinstance(alternative, Equal)]
+                item.setdefault(each.attribute.own_tag, []).extend(values)
+            return f"{alias}.attributes @> {self._json({tag: [item]})}"
+        terms = [self._any(each, partial(self._in_item, each)) for each in one.filters]
+        items = f"jsonb_array_elements({alias}.attributes -> '{tag}') AS item (value)"
+        return f"EXISTS (SELECT FROM {items} WHERE {' AND '.join(terms)})"
+
+    def _in_item(self, one: Filter, alternative: Any) -> str:
+        tag = one.attribute.own_tag
+        if isinstance(alternative, Equal):
+            return f"item.value @> {self._json({tag: [alternative.value]})}"
+        if isinstance(alternative, Wildcard):
+            return _some(f"item.value -> '{tag}'", f"LIKE {self._pattern(alternative)}")
+        return f"NOT item.value ? '{tag}'"
+
+    def _of_study(self, one: Filter, column: str) -> str:
         """A condition on what the provider (or any) has of the study."""
         equal = [alternative.value for alternative in one.alternatives if isinstance(alternative, Equal)]
         terms = [f"{column} && {self.bind(equal)}::text[]"] if equal else []
@@ -138,10 +207,11 @@ class Conditions:
             for alternative in one.alternatives
             if isinstance(alternative, Wildcard)
         ]
-        scope = f"sp.provider = {self.bind(provider)} AND " if provider is not None else ""
-        return (
-            f"EXISTS (SELECT FROM dicom_study_provider sp WHERE sp.study_id = st.id AND {scope}({' OR '.join(terms)}))"
-        )
+        return self._has_study(f"({' OR '.join(terms)})")
+
+    def _has_study(self, term: str) -> str:
+        scope = f"sp.provider = {self.bind(self._provider)} AND " if self._provider is not None else ""
+        return f"EXISTS (SELECT FROM dicom_study_provider sp WHERE sp.study_id = st.id AND {scope}{term})"
 
     def _pattern(self, wildcard: Wildcard) -> str:
         special = {"*": "%", "?": "_", "%": r"\%", "_": r"\_", "\\": r"\\"}
@@ -149,6 +219,12 @@ class Conditions:
 
     def _json(self, value: Any) -> str:
         return f"{self.bind(orjson.dumps(value).decode())}::jsonb"
+
+
+def _text_of(attribute: Attribute) -> str:
+    """The first recorded value of an attribute."""
+    recorded = f"{_ALIASES[attribute.level]}.attributes -> '{attribute.tag}' ->> 0"
+    return _COLUMNS.get(attribute.tag) or (f"dicom_date({recorded})" if attribute.vr == "DA" else f"({recorded})")
 
 
 def _some(recorded: str, operation: str) -> str:

@@ -12,11 +12,13 @@ from imaging_services.domain.manifest.attributes import (
     MODALITY,
     PATIENT_ID,
     PATIENT_NAME,
+    SEQUENCE_TAGS,
     SERIES_NUMBER,
     STUDY_DATE,
     STUDY_ID,
     STUDY_TIME,
 )
+from imaging_services.domain.manifest.items import read_item
 from imaging_services.domain.manifest.recording import Attributes, Recording, combined, fact_id
 from imaging_services.domain.manifest.values import (
     MAX_KEY,
@@ -47,7 +49,7 @@ def _study_columns(frozen: Frozen) -> dict[str, Any]:
     date, time, birth = (_first(attributes, tag) for tag in (STUDY_DATE, STUDY_TIME, _PATIENT_BIRTH_DATE))
     alphabetic, ideographic, phonetic = name_key_columns(_first(attributes, PATIENT_NAME) or "")
     return {
-        "attributes": attributes,
+        "attributes": _with_items(attributes),
         "names": names(attributes),
         "study_id": _key(attributes, STUDY_ID),
         "study_date": date_key(date) if date else None,
@@ -84,7 +86,7 @@ def _series_columns(frozen: Frozen) -> dict[str, Any]:
     return {
         "number": _number(attributes, SERIES_NUMBER),
         "modality": _key(attributes, MODALITY),
-        "attributes": attributes,
+        "attributes": _with_items(attributes),
         "names": names(attributes),
     }
 
@@ -104,7 +106,7 @@ def instance_row(recording: Recording, n: int, *, series: int, place: int) -> di
         "size": recording.size,
         "digest": recording.digest,
         "pixel_data_offset": recording.pixel_data_offset,
-        "attributes": recording.instance,
+        "attributes": _with_items(recording.instance),
         "place": place,
         "event_id": event.id,
         "source": event.source,
@@ -134,6 +136,12 @@ def _frozen(attributes: Attributes) -> Frozen:
 
 def _thawed(frozen: Frozen) -> Attributes:
     return {tag: values for tag, *values in frozen}
+
+
+def _with_items(attributes: Attributes) -> dict[str, Any]:
+    """The items of sequences as JSON objects, so that the database can look into them."""
+    found = SEQUENCE_TAGS & attributes.keys()
+    return {**attributes, **{tag: list(map(read_item, attributes[tag])) for tag in found}} if found else attributes
 
 
 def names(attributes: Attributes) -> dict[str, dict[str, list[str]]]:

@@ -12,9 +12,12 @@ from psycopg.rows import dict_row
 
 from imaging_services.adapters.postgres.conditions import Conditions
 from imaging_services.adapters.postgres.pool import Connection
-from imaging_services.domain.errors import InvalidInput
+from imaging_services.adapters.postgres.position import Position, behind, position_of
 from imaging_services.domain.manifest import attributes as known
+from imaging_services.domain.manifest.attributes import SEQUENCE_TAGS
+from imaging_services.domain.manifest.items import item_text
 from imaging_services.domain.manifest.matching import parse_filters
+from imaging_services.domain.manifest.paging import require_page
 from imaging_services.domain.manifest.query import DicomJson, Level, Query
 from imaging_services.domain.manifest.results import dicom_json, returned_tags
 
@@ -64,22 +67,24 @@ _PATIENT_TOTALS = {
 
 
 async def search(connection: Connection, query: Query) -> list[DicomJson]:
-    """Run a query. Raises ``InvalidInput`` for a bad matching value, limit or offset."""
-    text, parameters = search_sql(query)
+    """Run a query. Raises ``InvalidInput`` for a bad matching value, limit or offset, and when the result to go on
+    behind is not there any longer."""
+    require_page(query)
+    text, parameters = search_sql(query, await position_of(connection, query))
     cursor = connection.cursor(row_factory=dict_row)
     await cursor.execute(text.encode(), parameters)
     tags = returned_tags(query)
     return [dicom_json(_recorded(row), tags) for row in await cursor.fetchall()]
 
 
-def search_sql(query: Query) -> tuple[str, dict[str, Any]]:
-    """The statement and its parameters."""
-    if query.offset < 0 or (query.limit is not None and query.limit < 0) or query.offset >= 2**63:
-        raise InvalidInput(f"limit {query.limit} or offset {query.offset} is not a number of results")
-    conditions = Conditions()
+def search_sql(query: Query, position: Position | None = None) -> tuple[str, dict[str, Any]]:
+    """The statement and its parameters; ``position`` is that of the result to go on behind."""
+    require_page(query)
+    conditions = Conditions(query.provider)
     _add_scope(conditions, query)
-    for one in parse_filters(query):
-        conditions.add_filter(one, query.provider)
+    conditions.add_all(parse_filters(query), query.level)
+    if position is not None:
+        conditions.add(behind(conditions.bind, query.level, position))
     page = _select(_COLUMNS[query.level], _JOINS[query.level], conditions.sql, _PAGE_ORDER[query.level])
     if query.limit is not None:
         page += f" LIMIT {conditions.bind(min(query.limit, 2**62))}"
@@ -95,16 +100,12 @@ def _select(columns: str, tables: str, condition: str, order: str) -> str:
 
 
 def _add_scope(conditions: Conditions, query: Query) -> None:
-    """The one place where a search is limited to a provider."""
-    if query.provider is None:
-        return
-    provider = conditions.bind(query.provider)
-    if query.level in (Level.SERIES, Level.IMAGE):
-        conditions.add(f"se.provider = {provider}")
-    else:
-        conditions.add(
-            f"EXISTS (SELECT FROM dicom_study_provider sp WHERE sp.study_id = st.id AND sp.provider = {provider})"
-        )
+    """The one place where a search is limited to a provider, and to studies that hold something."""
+    scope = f" AND sp.provider = {conditions.bind(query.provider)}" if query.provider is not None else ""
+    if query.level in (Level.PATIENT, Level.STUDY):
+        conditions.add(f"EXISTS (SELECT FROM dicom_study_provider sp WHERE sp.study_id = st.id{scope})")
+    elif query.provider is not None:
+        conditions.add(f"se.provider = {conditions.bind(query.provider)}")
 
 
 def _totals(conditions: Conditions, query: Query) -> list[str]:
@@ -141,6 +142,8 @@ def _recorded(row: Mapping[str, Any]) -> dict[str, Sequence[str]]:
         recorded[known.SOP_CLASS_UID] = [row["sop_class_uid"]]
         recorded[known.TRANSFER_SYNTAX_UID] = [row["transfer_syntax_uid"]]
         recorded[known.AVAILABLE_TRANSFER_SYNTAX_UID] = [row["transfer_syntax_uid"]]
+    for tag in SEQUENCE_TAGS & recorded.keys():
+        recorded[tag] = [item_text(item) for item in recorded[tag]]  # type: ignore[arg-type]
     for tag in (*_STUDY_TOTALS, *_PATIENT_TOTALS):
         if row.get(tag) is not None:
             recorded[tag] = row[tag] if isinstance(row[tag], list) else [str(row[tag])]

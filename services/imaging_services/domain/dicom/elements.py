@@ -22,6 +22,7 @@ from imaging_services.domain.dicom.sequences import (
 from imaging_services.domain.dicom.transfer_syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Encoding
 from imaging_services.domain.dicom.uids import clean_uid
 from imaging_services.domain.errors import NotDicom
+from imaging_services.domain.manifest.attributes import SEQUENCE_TAGS
 
 SPECIFIC_CHARACTER_SET = 0x00080005
 SOP_CLASS_UID = 0x00080016
@@ -40,8 +41,12 @@ _LONG = {vr: vr.decode() for vr in LONG_VRS}
 _SHORT = {vr: vr.decode() for vr in SHORT_VRS}
 
 
+SEARCHED_SEQUENCES = frozenset(int(tag, 16) for tag in SEQUENCE_TAGS)
+"""The sequences whose values are kept: searches know their items."""
+
 RawElement = tuple[int, str, bytes | None]
-"""Tag, VR and value of a top-level element; no value for sequences and for those longer than ``MAX_VALUE_LENGTH``."""
+"""Tag, VR and value of a top-level element; no value for sequences but those that searches know, and none for values
+longer than ``MAX_VALUE_LENGTH``."""
 
 
 @dataclass(slots=True)
@@ -134,13 +139,14 @@ def _scan_elements(data: Buffer, encoding: Encoding, header: Header) -> None:
         if length == UNDEFINED_LENGTH:
             content = Content.EITHER if vr == b"UN" and content is explicit else content
             position = skip_items(data, start, content, little_endian=encoding.little_endian)
-            append((tag, "SQ" if name == "UN" else name, None))
+            searched = tag in SEARCHED_SEQUENCES and position - start <= MAX_VALUE_LENGTH
+            append((tag, "SQ" if name == "UN" else name, bytes(data[start:position]) if searched else None))
             continue
         position = start + length
         if position > size:
             raise OutOfData
         if group != 0x0002:  # file meta elements have no place in a data set; events leave them out
-            keep = length <= MAX_VALUE_LENGTH and name != "SQ"
+            keep = length <= MAX_VALUE_LENGTH and (name != "SQ" or tag in SEARCHED_SEQUENCES)
             append((tag, name, bytes(data[start:position]) if keep else None))
     if any(data[position:size]):  # fewer than eight bytes; zeros are padding
         raise OutOfData

@@ -1,4 +1,4 @@
-"""The data of the three events: typed models for whoever reads, the member names of the interface.
+"""The data of the events: typed models for whoever reads, the member names of the interface.
 
 Optional members beyond the interface carry what the manifest can use; a consumer never needs them.
 """
@@ -20,6 +20,9 @@ class Element(_Payload):
     vr: str
     value: str | None = None
     values: list[str] | None = Field(default=None, description="all values, when there is more than one")
+    items: list[list["Element"]] | None = Field(
+        default=None, description="the elements of each item, of the sequences that searches know"
+    )
 
     @field_validator("group", "element", mode="before")
     @classmethod
@@ -67,6 +70,22 @@ class DicomAvailable(_Payload):
 
     provider: str
     endpoint: str
+
+
+class DeletedInstance(_Payload):
+    """An instance to delete, and the object that it is deleted with: a version that came later stays."""
+
+    seriesInstanceUID: str
+    sopInstanceUID: str
+    objectName: str
+
+
+class ImageDeleted(_Payload):
+    """Data of an ``ImageDeletedEvent``: instances of one study that are no longer wanted in a storage space."""
+
+    provider: str
+    studyInstanceUID: str
+    instances: list[DeletedInstance] = Field(min_length=1)
 
 
 class RevisionInstance(_Payload):

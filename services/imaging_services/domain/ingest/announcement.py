@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 from imaging_services.domain.dicom.elements import Header
-from imaging_services.domain.dicom.values import Decoding, decode_element, decoding_of
+from imaging_services.domain.dicom.items import element_json, items_json
+from imaging_services.domain.dicom.values import Decoding, decoding_of
 from imaging_services.domain.events.envelope import ACCEPTED_AT, IMAGE_STORED, CloudEvent, event_id
 from imaging_services.domain.ingest.heading import Heading
 
@@ -63,7 +64,7 @@ def image_stored(
         heading.study_instance_uid,
         heading.series_instance_uid,
         heading.sop_instance_uid,
-        stored.digest,
+        stored.key.removesuffix(".dcm"),
     )
     order = {} if accepted_at is None else {ACCEPTED_AT: accepted_at.isoformat()}
     return CloudEvent(IMAGE_STORED, provenance.source, identity, orjson.dumps(data), extensions=order)
@@ -84,12 +85,11 @@ def elements_json(header: Header) -> list[dict[str, Any]]:
 
 
 def _element(tag: int, vr: str, raw: bytes | None, decoding: Decoding) -> dict[str, Any]:
-    vr, values = decode_element(tag, vr, raw, decoding)
-    entry: dict[str, Any] = {"group": f"{tag >> 16:04X}", "element": f"{tag & 0xFFFF:04X}", "vr": vr, "value": None}
-    if values:
-        entry["value"] = values[0] or None
-    if len(values) > 1:
-        entry["values"] = values
+    entry = element_json(tag, vr, raw, decoding)
+    if raw and entry["vr"] == "SQ":
+        items = items_json(raw, decoding)
+        if items:
+            entry["items"] = items
     return entry
 
 

@@ -24,21 +24,30 @@ class Level(StrEnum):
 class Query:
     """One search.
 
-    ``filters`` maps a tag (eight upper-case hex digits) to its matching value in the DICOM text form of PS3.4
-    section C.2.2.2: single value, wild card (``*``, ``?``), range (``a-b``), or several values for a UID list or
-    repeated values (``\\\\`` in C-FIND, ``,`` in QIDO), already split. An empty tuple is universal matching.
+    ``filters`` maps a tag (eight upper-case hex digits; for an attribute of sequence items both tags, joined by a dot)
+    to its matching value in the DICOM text form of PS3.4 section C.2.2.2: single value, wild card (``*``, ``?``),
+    range (``a-b``), or several values for a UID list or repeated values (``\\\\`` in C-FIND, ``,`` in QIDO), already
+    split. An empty tuple is universal matching. Timezone Offset From UTC is not matched: it says in which zone the
+    dates and times of the other filters are.
+    ``fuzzy``, ``combined`` (a date and its time are one moment), ``empty_values`` (``""`` matches what has no value)
+    and ``every_value`` (each of several values has to be there) are the extended matching of section C.2.2.2.
     ``include`` holds tags to be returned beyond the level's own; ``include_all`` returns all that is recorded.
-    Without a ``provider`` the search covers every storage space.
+    ``after`` is the unique keys (UIDs) of a result: the search goes on behind it, whatever has come before it since.
+    Not at the patient level. Without a ``provider`` the search covers every storage space.
     """
 
     level: Level
     provider: str | None = None
     filters: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fuzzy: bool = False
+    combined: bool = False
+    empty_values: bool = False
+    every_value: bool = False
     include: frozenset[str] = frozenset()
     include_all: bool = False
     limit: int | None = None
     offset: int = 0
+    after: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

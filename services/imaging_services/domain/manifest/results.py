@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imaging_services.domain.manifest.attributes import ATTRIBUTES, RETURNABLE_TAGS, UNIQUE_KEYS, default_tags
+from imaging_services.domain.manifest.items import read_item
 from imaging_services.domain.manifest.query import DicomJson, Query
 from imaging_services.domain.manifest.values import decimal_number, whole_number
 
@@ -15,7 +16,8 @@ def returned_tags(query: Query) -> frozenset[str]:
     known = RETURNABLE_TAGS[query.level]
     if query.include_all:
         return known
-    return (default_tags(query.level) | set(UNIQUE_KEYS[query.level]) | set(query.filters) | query.include) & known
+    matched = {tag[:8] for tag in query.filters}  # of an item's attribute the sequence
+    return (default_tags(query.level) | set(UNIQUE_KEYS[query.level]) | matched | query.include) & known
 
 
 def dicom_json(recorded: Mapping[str, Sequence[str]], tags: frozenset[str]) -> DicomJson:
@@ -24,13 +26,15 @@ def dicom_json(recorded: Mapping[str, Sequence[str]], tags: frozenset[str]) -> D
     result: DicomJson = {}
     for tag in sorted(tags & recorded.keys()):
         vr = ATTRIBUTES[tag].vr
-        values = [value for value in (_value(vr, text) for text in recorded[tag]) if value is not None]
+        values = [value for value in (_value(tag, vr, text) for text in recorded[tag]) if value is not None]
         if values:
             result[tag] = {"vr": vr, "Value": values}
     return result
 
 
-def _value(vr: str, text: str) -> Any:
+def _value(tag: str, vr: str, text: str) -> Any:
+    if vr == "SQ":
+        return _item(tag, text)
     if vr == "PN":
         groups = zip(_GROUPS, text.split("="), strict=False)
         return {name: group for name, group in groups if group} or None
@@ -43,6 +47,14 @@ def _value(vr: str, text: str) -> Any:
     if vr == "US":
         return whole_number(text)
     return text
+
+
+def _item(sequence: str, text: str) -> DicomJson:
+    item: DicomJson = {}
+    for tag, values in sorted(read_item(text).items()):
+        vr = ATTRIBUTES[f"{sequence}.{tag}"].vr
+        item[tag] = {"vr": vr, "Value": [_value(tag, vr, value) for value in values]}
+    return item
 
 
 def _number(spelled: str) -> int | float:

@@ -6,6 +6,7 @@ Each function has a twin in ``adapters/postgres/migrations`` where SQL needs it;
 import re
 import unicodedata
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 MAX_VALUE = 1000
 """Longest recorded value, characters: the width of the attribute tables' ``value`` column."""
@@ -17,8 +18,14 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _DATE = re.compile(r"[0-9]{8}")
 _OLD_DATE = re.compile(r"([0-9]{4})\.([0-9]{2})\.([0-9]{2})")
 _TIME = re.compile(r"[0-9]{2}(?:[0-9]{2}(?:[0-9]{2}(?:\.[0-9]{1,6})?)?)?")
-_DATE_TIME = re.compile(r"([0-9]{4}(?:[0-9]{2}){0,5}(?:\.[0-9]{1,6})?)(?:[+-](?:0[0-9]|1[0-4])[0-5][0-9])?")
+_ZONE = r"[+-](?:0[0-9]|1[0-4])[0-5][0-9]"
+_DATE_TIME = re.compile(rf"([0-9]{{4}}(?:[0-9]{{2}}){{0,5}}(?:\.[0-9]{{1,6}})?)({_ZONE})?")
+_PARTS = ((0, 4), (4, 6), (6, 8), (8, 10), (10, 12), (12, 14))
 _NAME_SEPARATORS = re.compile(r"[\s^=,.*?'\\-]+")
+_PLAIN_LETTERS = str.maketrans(
+    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
+)
+"""Letters whose stroke or ligature Unicode takes for part of the letter."""
 _INT4 = 2**31
 _NUMERIC = frozenset({"IS", "US", "DS"})
 
@@ -84,7 +91,7 @@ def time_key(value: str) -> str | None:
 
 
 def date_time_key(value: str) -> str | None:
-    """``YYYYMMDDHHMMSS.FFFFFF`` with absent parts at their least; an offset from UTC is not applied."""
+    """``YYYYMMDDHHMMSS.FFFFFF`` with absent parts at their least, in its own zone; None when it is no date-time."""
     match = _DATE_TIME.fullmatch(value)
     if not match:
         return None
@@ -92,6 +99,23 @@ def date_time_key(value: str) -> str | None:
     if "." in text:
         return f"{text:0<21}" if len(text) > 15 and text.index(".") == 14 else None
     return f"{text}{'00000101000000'[len(text) :]}.000000"
+
+
+def zone_minutes(value: str) -> int | None:
+    """An offset from UTC (``+0100``), or that at the end of a date-time, in minutes; None when there is none."""
+    match = _DATE_TIME.fullmatch(value)
+    zone = match[2] if match else value if re.fullmatch(_ZONE, value) else None
+    return None if zone is None else int(f"{zone[0]}1") * (60 * int(zone[1:3]) + int(zone[3:5]))
+
+
+def moved(key: str, minutes: int) -> str | None:
+    """The key of a date-time so many minutes later; None when its date does not exist."""
+    year, month, day, hour, minute, second = (int(key[start:end]) for start, end in _PARTS)
+    try:
+        moment = datetime(year, month, day) + timedelta(hours=hour, minutes=minute + minutes, seconds=second)
+    except (ValueError, OverflowError):
+        return None
+    return f"{moment.year:04}{moment:%m%d%H%M%S}{key[14:]}"
 
 
 def name_keys(value: str) -> list[str]:
@@ -113,7 +137,7 @@ def _name_key(group: str) -> str:
 
 def name_words(value: str) -> list[str]:
     """The words of a person name for fuzzy matching: case folded, accents gone, each once, in order."""
-    decomposed = unicodedata.normalize("NFKD", value.casefold())
+    decomposed = unicodedata.normalize("NFKD", value.casefold()).translate(_PLAIN_LETTERS)
     folded = "".join(character for character in decomposed if not unicodedata.combining(character))
     words = [word[:MAX_KEY] for word in _NAME_SEPARATORS.split(folded) if word]
     return list(dict.fromkeys(words))

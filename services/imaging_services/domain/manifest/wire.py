@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from imaging_services.domain import errors
 from imaging_services.domain.errors import BackendUnavailable, ImagingError, InvalidInput, answer_for
+from imaging_services.domain.manifest.deletion import DeletedObject
 from imaging_services.domain.manifest.query import DicomJson, InstanceLocation, Query, Scope
 
 T = TypeVar("T")
@@ -16,9 +17,25 @@ SCOPE = TypeAdapter(Scope)
 RESULTS = TypeAdapter(list[DicomJson])
 LOCATIONS = TypeAdapter(list[InstanceLocation])
 COUNTS = TypeAdapter(dict[str, int])
+DELETED_OBJECTS = TypeAdapter(list[DeletedObject])
 
 
 LONGEST_LEASE_SECONDS = 86_400
+MOST_OBJECTS = 1024
+
+
+class WaitingObjects(BaseModel):
+    """Body of ``POST /query/deleted-objects``: the provider's objects without an instance are wanted."""
+
+    provider: str
+    limit: int = Field(default=256, ge=1, le=MOST_OBJECTS)
+
+
+class RemovedObjects(BaseModel):
+    """Body of ``POST /query/deleted-objects/removed``: these are no longer in the storage space."""
+
+    provider: str
+    objects: list[DeletedObject] = Field(max_length=MOST_OBJECTS)
 
 
 class Hold(BaseModel):
@@ -31,6 +48,8 @@ class Hold(BaseModel):
 
 
 HOLD = TypeAdapter(Hold)
+WAITING_OBJECTS = TypeAdapter(WaitingObjects)
+REMOVED_OBJECTS = TypeAdapter(RemovedObjects)
 
 
 def read(adapter: TypeAdapter[T], body: bytes) -> T:
