@@ -20,6 +20,7 @@ from imaging_services.domain.errors import (
     ImagingError,
     InvalidInput,
     MissingIdentifier,
+    ObjectDeleted,
     RetryableError,
     Superseded,
 )
@@ -110,7 +111,12 @@ async def test_send_returns_when_the_event_is_recorded(way: Way) -> None:
     assert recorded == [event]
 
 
-REFUSALS = [Conflict("the series is südlich"), InvalidInput("no transfer syntax"), Superseded("a later one is there")]
+REFUSALS = [
+    Conflict("the series is südlich"),
+    InvalidInput("no transfer syntax"),
+    Superseded("a later one is there"),
+    ObjectDeleted("the name of a deleted one"),
+]
 
 
 @pytest.mark.parametrize("error", REFUSALS)
@@ -126,7 +132,8 @@ async def test_what_the_processor_refuses_is_raised_at_once(way: Way, error: Ima
         with pytest.raises(type(error), match=str(error)) as raised:
             await way.sink.send(an_event())
     assert calls == 1
-    assert isinstance(raised.value, Superseded) == isinstance(error, Superseded)
+    for kind in (Superseded, ObjectDeleted):
+        assert isinstance(raised.value, kind) == isinstance(error, kind)
 
 
 async def test_a_kind_of_invalid_input_is_invalid_input(way: Way) -> None:

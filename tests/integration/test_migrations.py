@@ -2,13 +2,19 @@
 
 import asyncio
 from dataclasses import replace
+from itertools import product
 
 import psycopg
 import pytest
 
+from imaging_services.adapters.postgres.manifest import PostgresManifest
 from imaging_services.adapters.postgres.migrate import Migration, migrate, migrations
 from imaging_services.adapters.postgres.pool import open_pool
 from imaging_services.domain.errors import BackendUnavailable, SettingsError
+from imaging_services.domain.events.envelope import ACCEPTED_AT
+from imaging_services.domain.manifest.query import Level, Query
+from imaging_services.domain.manifest.values import date_key, date_time_key, moved, time_key, zone_minutes
+from support.manifest_events import stored
 from support.manifests import postgres_settings
 
 # What the reference system's tables hold; whoever reads the database relies on it.
@@ -69,11 +75,31 @@ async def test_one_after_the_other_gives_the_same_schema(database):
     assert {"outbox", "study_change", "association", "replaced_object"} <= stepwise.keys()
 
 
-async def test_rows_from_before_the_order_of_versions_give_way_to_any(database):
-    from imaging_services.adapters.postgres.manifest import PostgresManifest
-    from imaging_services.domain.events.envelope import ACCEPTED_AT
-    from support.manifest_events import stored
+BEFORE_PLAIN_LETTERS = """
+    INSERT INTO dicom_study (id, study_instance_uid, patient_name, patient_name_words, names) VALUES
+      (1, '1.2', 'sørensen^bjørn', array_to_tsvector(ARRAY['sørensen', 'bjørn']),
+       '{"00100010": {"k": ["sørensen^bjørn"], "w": ["sørensen", "bjørn"]},
+         "00080090": {"k": ["wałęsa^lech"], "w": ["wałesa", "lech"]}}');
+    INSERT INTO dicom_series (id, study_id, series_instance_uid, provider, names) VALUES
+      (2, 1, '1.2.1', 'north', '{"00081070": {"k": ["bjørnson"], "w": ["bjørnson"]}}');
+"""
 
+
+async def test_names_from_before_plain_letters_are_found(database):
+    async with open_pool(postgres_settings(database)) as pool:
+        await migrate(pool, migrations()[:4])
+        async with pool.connection() as connection:
+            await connection.execute(BEFORE_PLAIN_LETTERS)
+        await migrate(pool)
+        manifest = PostgresManifest(pool, "edi")
+        keys = {"00100010": "bjorn sorensen", "00080090": "walesa", "00081070": "Bjornson"}
+        for tag, key in keys.items():
+            assert len(await manifest.search(Query(Level.SERIES, filters={tag: (key,)}, fuzzy=True))) == 1, key
+        exact = Query(Level.SERIES, filters={"00100010": ("Sørensen^*",), "00080090": ("Wałęsa^Lech",)})
+        assert len(await manifest.search(exact)) == 1
+
+
+async def test_rows_from_before_the_order_of_versions_give_way_to_any(database):
     old, new = (stored("1.2", "1.2.1", "1.2.1.1", content=content) for content in ("old", "new"))
     async with open_pool(postgres_settings(database)) as pool:
         await migrate(pool)
@@ -129,9 +155,9 @@ async def test_the_reference_views_read_as_they_did(database):
 
 
 async def test_canonical_forms_are_those_of_the_domain(database):
-    from imaging_services.domain.manifest.values import date_key, date_time_key, time_key
-
+    moments = ["20240229233000.250000", "20240230120000.000000", "20161231235960.000000", "00000101000000.000000"]
     values = [
+        "+0100", "-1230", "+1500",
         "", "2024", "20240102", "2024.01.02", "202401021", "1030", "10:30", "10", "103015.5", "103015.1234567", "25",
         "20240102103015.5+0100", "2024-0500", "202401", "2024010210.5", "20240102103015", "x", "1030\n", "２０２４",
     ]  # fmt: skip
@@ -143,3 +169,8 @@ async def test_canonical_forms_are_those_of_the_domain(database):
                     "SELECT dicom_date(%(v)s), dicom_time(%(v)s), dicom_date_time(%(v)s)", {"v": value}
                 )
                 assert await cursor.fetchone() == (date_key(value), time_key(value), date_time_key(value)), value
+                cursor = await connection.execute("SELECT dicom_zone(%s)", (value,))
+                assert await cursor.fetchone() == (zone_minutes(value),), value
+            for key, minutes in product(moments, (0, 90, -90, 840)):
+                cursor = await connection.execute("SELECT dicom_moved(%s, %s)", (key, minutes))
+                assert await cursor.fetchone() == (moved(key, minutes),), key

@@ -1,6 +1,6 @@
 """What the services need of the outside world. Each port has real adapters and a twin in ``adapters/memory``."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,6 +9,7 @@ from typing import Protocol
 
 from imaging_services.domain.errors import PermanentError
 from imaging_services.domain.events.envelope import CloudEvent
+from imaging_services.domain.manifest.deletion import DeletedObject
 from imaging_services.domain.manifest.query import DicomJson, InstanceLocation, Query, Scope
 
 
@@ -141,6 +142,33 @@ class ManifestQuery(Protocol):
         ...
 
 
+class DeletedObjects(Protocol):
+    """Objects that instances have left in a storage space by being deleted; their names are never used again."""
+
+    async def waiting_objects(self, provider: str, limit: int = 256) -> list[DeletedObject]:
+        """The oldest of the provider's objects that have not been removed yet."""
+        ...
+
+    async def objects_removed(self, provider: str, objects: Sequence[DeletedObject]) -> None:
+        """They are no longer there. One that was written anew meanwhile goes on waiting."""
+        ...
+
+
+class KeptHeaders(Protocol):
+    """Encoded headers of instances by object name, so that a study header document reads each stored file once.
+
+    A cache: any of them may be missing. What an implementation returns was saved for that object.
+    """
+
+    async def load(self, study_instance_uid: str, provider: str) -> dict[str, bytes]:
+        """What is kept of a provider's study."""
+        ...
+
+    async def save(self, study_instance_uid: str, provider: str, headers: Mapping[str, bytes]) -> None:
+        """Keep some more of a study."""
+        ...
+
+
 class StudyHolds(Protocol):
     """Open associations, which hold back the revision of each study that they are sending."""
 
@@ -167,14 +195,16 @@ class Counts:
     events: int
 
 
-class Manifest(ManifestQuery, StudyHolds, Protocol):
+class Manifest(ManifestQuery, StudyHolds, DeletedObjects, Protocol):
     """The manifest as the event processor writes it. Events to publish are written in the same transaction."""
 
     async def record(self, events: Sequence[CloudEvent]) -> list[PermanentError | None]:
         """Record a batch in one transaction, and queue the events that follow from it.
 
         ``ImageStoredEvent``: recorded, and queued with its ``DicomAvailableEvent`` unless the same bytes were
-        known. Other types are only queued. One result an event, in order: None, or why it was refused. Raises a
+        known. ``ImageDeletedEvent``: what it names is deleted, and the event queued unless nothing of that was there;
+        an instance that is later stored under the name of a deleted object is refused with ``ObjectDeleted``.
+        Other types are only queued. One result an event, in order: None, or why it was refused. Raises a
         RetryableError when nothing of the batch was recorded.
         """
         ...

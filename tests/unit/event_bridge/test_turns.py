@@ -1,9 +1,15 @@
-"""A study revision goes on only after what came before it."""
+"""A study revision goes on only after what came before it; a deletion too, and holds back what comes after."""
 
 import asyncio
 
 from imaging_services.apps.event_bridge.turns import Turns
-from imaging_services.domain.events.envelope import IMAGE_STORED, STUDY_REVISION, CloudEvent
+from imaging_services.domain.events.envelope import (
+    DICOM_AVAILABLE,
+    IMAGE_DELETED,
+    IMAGE_STORED,
+    STUDY_REVISION,
+    CloudEvent,
+)
 
 
 async def handled(turns: Turns, event_type: str, gate: asyncio.Event, done: list[str]) -> None:
@@ -39,3 +45,18 @@ async def test_one_that_failed_or_was_cancelled_holds_nothing_back() -> None:
     first.cancel()
     await asyncio.wait_for(second, 30)
     assert done == [STUDY_REVISION]
+
+
+async def test_a_deletion_comes_between_what_is_before_and_what_is_behind_it() -> None:
+    turns, gate, free, done = Turns(), asyncio.Event(), asyncio.Event(), []
+    free.set()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(handled(turns, IMAGE_STORED, gate, done))
+        await asyncio.sleep(0)
+        tasks.create_task(handled(turns, IMAGE_DELETED, free, done))
+        await asyncio.sleep(0)
+        later = tasks.create_task(handled(turns, DICOM_AVAILABLE, free, done))
+        await asyncio.wait([later], timeout=0.05)
+        assert done == []
+        gate.set()
+    assert done == [IMAGE_STORED, IMAGE_DELETED, DICOM_AVAILABLE]

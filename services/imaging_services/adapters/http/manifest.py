@@ -1,11 +1,13 @@
 """Reading the manifest through the query API of the event processor (``QUERY_ENDPOINT``)."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from urllib.parse import quote
 
 from imaging_services.adapters.http.client import HttpOptions, HttpTarget
 from imaging_services.domain.errors import BackendUnavailable, InvalidInput
 from imaging_services.domain.manifest import wire
+from imaging_services.domain.manifest.deletion import DeletedObject
 from imaging_services.domain.manifest.query import DicomJson, InstanceLocation, Query, Scope
 
 _JSON = {"content-type": "application/json"}
@@ -14,7 +16,7 @@ _MAX_REPLY = 256 * 1024 * 1024
 
 
 class HttpManifest:
-    """``ManifestQuery`` and ``StudyHolds`` over HTTP.
+    """``ManifestQuery``, ``StudyHolds`` and ``DeletedObjects`` over HTTP.
 
     ``endpoint`` is the base URL that ends in ``/query``. Raises what the event processor raised, by name;
     ``BackendUnavailable`` or ``DeadlineExceeded`` when it does not answer within ``timeout`` seconds.
@@ -35,6 +37,16 @@ class HttpManifest:
     async def locate(self, scope: Scope) -> list[InstanceLocation]:
         """See ``ManifestQuery.locate``."""
         return wire.answer(wire.LOCATIONS, await self._ask("POST", "/locate", wire.SCOPE.dump_json(scope)))
+
+    async def waiting_objects(self, provider: str, limit: int = 256) -> list[DeletedObject]:
+        """See ``DeletedObjects.waiting_objects``."""
+        body = wire.WaitingObjects(provider=provider, limit=limit).model_dump_json().encode()
+        return wire.answer(wire.DELETED_OBJECTS, await self._ask("POST", "/deleted-objects", body))
+
+    async def objects_removed(self, provider: str, objects: Sequence[DeletedObject]) -> None:
+        """See ``DeletedObjects.objects_removed``."""
+        removed = wire.RemovedObjects(provider=provider, objects=list(objects))
+        await self._ask("POST", "/deleted-objects/removed", removed.model_dump_json().encode())
 
     async def hold(self, association_id: str, study_instance_uid: str, lease: timedelta) -> None:
         """See ``StudyHolds.hold``."""

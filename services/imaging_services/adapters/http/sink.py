@@ -9,7 +9,14 @@ import structlog
 
 from imaging_services.adapters.http.client import HttpOptions, HttpReply, HttpTarget
 from imaging_services.adapters.http.errors import error_of
-from imaging_services.domain.errors import ImagingError, InvalidInput, Refused, RetryableError, Superseded
+from imaging_services.domain.errors import (
+    ImagingError,
+    InvalidInput,
+    ObjectDeleted,
+    Refused,
+    RetryableError,
+    Superseded,
+)
 from imaging_services.domain.events.envelope import CloudEvent
 from imaging_services.domain.events.http_binding import encode_http
 
@@ -18,12 +25,13 @@ log = structlog.get_logger(__name__)
 _PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0)  # seconds between tries; the last repeats
 _ONE_TRY_SECONDS = 15.0
 _CONFLICT = 409
+_CONFLICTS = {cls.__name__: cls for cls in (Superseded, ObjectDeleted)}
 
 
 class HttpEventSink:
     """Any 2xx says that the event is safe. 408, 425, 429, 5xx and failed connections are tried again within
-    ``timeout`` seconds; 409 raises ``Conflict`` (``Superseded`` when the problem document is titled so), 404
-    ``NotFound``, any other 4xx ``InvalidInput``."""
+    ``timeout`` seconds; 409 raises ``Conflict`` (``Superseded`` or ``ObjectDeleted`` when the problem document is
+    titled so), 404 ``NotFound``, any other 4xx ``InvalidInput``."""
 
     def __init__(
         self, url: str, *, timeout: float = 30, ca_file: Path | None = None, insecure_skip_verify: bool = False
@@ -72,6 +80,7 @@ def _conflict(reply: HttpReply) -> ImagingError:
         problem = orjson.loads(reply.body)
     except orjson.JSONDecodeError:
         problem = None
-    if isinstance(problem, dict) and problem.get("title") == Superseded.__name__:
-        return Superseded(str(problem.get("detail", "")))
+    kind = _CONFLICTS.get(str(problem.get("title"))) if isinstance(problem, dict) else None
+    if isinstance(problem, dict) and kind:
+        return kind(str(problem.get("detail", "")))
     return error_of("POST of an event", reply.status, reply.body.decode(errors="replace"))

@@ -7,17 +7,19 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
 
 from imaging_services.adapters.memory.manifest_records import (
+    MemoryDeletions,
     MemoryInstance,
     MemorySeries,
     MemoryStudy,
-    instance_record,
-    series_record,
-    study_record,
+    Objects,
 )
-from imaging_services.domain.errors import Conflict, InvalidInput, PermanentError
+from imaging_services.adapters.memory.manifest_search import behind, study_records
+from imaging_services.domain.errors import Conflict, PermanentError
 from imaging_services.domain.events.envelope import EVENT_TYPES, CloudEvent
 from imaging_services.domain.manifest.attributes import PATIENT_INSTANCES, PATIENT_SERIES, PATIENT_STUDIES
-from imaging_services.domain.manifest.matching import Filter, matches_all, parse_filters
+from imaging_services.domain.manifest.deletion import DeletedObject, Deletion
+from imaging_services.domain.manifest.matching import Condition, parse_filters
+from imaging_services.domain.manifest.paging import require_page
 from imaging_services.domain.manifest.query import DicomJson, InstanceLocation, Level, Query, Scope
 from imaging_services.domain.manifest.recording import (
     Attributes,
@@ -28,7 +30,7 @@ from imaging_services.domain.manifest.recording import (
     stored_event,
 )
 from imaging_services.domain.manifest.results import dicom_json, returned_tags
-from imaging_services.domain.manifest.revision import InstanceState, SeriesState, study_revision
+from imaging_services.domain.manifest.revision import InstanceState, SeriesState, deleted_series, study_revision
 from imaging_services.domain.manifest.values import name_key_columns
 from imaging_services.domain.ports import Counts
 
@@ -47,7 +49,7 @@ class MemoryManifest:
         self._source = source
         self._queued_types = queued
         self._studies: dict[str, MemoryStudy] = {}
-        self._owners: dict[str, str] = {}
+        self._deletions = MemoryDeletions()
         self._associations: dict[str, _Association] = {}
         self._outbox: list[CloudEvent] = []
         self._refused: list[tuple[CloudEvent, str]] = []
@@ -60,8 +62,11 @@ class MemoryManifest:
         results: list[PermanentError | None] = []
         for event in events:
             try:
-                recording = read_event(event)
-                follow = [event] if recording is None else self._record(recording)
+                read = read_event(event)
+                if isinstance(read, Deletion):
+                    follow = self._delete(read)
+                else:
+                    follow = [event] if read is None else self._record(read)
             except PermanentError as error:
                 results.append(error)
             else:
@@ -70,14 +75,18 @@ class MemoryManifest:
         return results
 
     def _record(self, new: Recording) -> list[CloudEvent]:
-        owner = self._owners.setdefault(new.series_instance_uid, new.provider)
-        if owner != new.provider:
+        owner = self._owner(new.series_instance_uid)
+        if owner not in (None, new.provider):
             raise Conflict(f"series {new.series_instance_uid} belongs to provider {owner!r}, not to {new.provider!r}")
+        if self._deletions.is_late(new):
+            return []
         study = self._studies.get(new.study_instance_uid) or MemoryStudy(new.study_instance_uid, self._next())
         series = study.series.get(new.series_instance_uid) or MemorySeries(new, self._next())
         known = series.instances.get(new.sop_instance_uid)
         if known and known.knows(new):
             return []
+        if not study.series:
+            study.attributes = {}  # what was known of a study whose instances were all deleted is no more
         self._studies[new.study_instance_uid] = study
         study.series[new.series_instance_uid] = series
         instance = known or MemoryInstance(new, self._next(), study.revision)
@@ -91,6 +100,31 @@ class MemoryManifest:
         endpoint = series.first.wado_internal
         return [stored_event(new, repeats), available_event(new, self._source, endpoint, repeats)]
 
+    def _owner(self, series_instance_uid: str) -> str | None:
+        found = (study.series.get(series_instance_uid) for study in self._studies.values())
+        return next((series.first.provider for series in found if series), None)
+
+    def _delete(self, deletion: Deletion) -> list[CloudEvent]:
+        study = self._studies.get(deletion.study_instance_uid)
+        if study is None:
+            return []
+        objects: Objects = {}
+        for one in deletion.instances:
+            objects |= study.delete(deletion.provider, one.seriesInstanceUID, one.sopInstanceUID, one.objectName)
+        if not objects:
+            return []
+        self._deletions.add(deletion.provider, objects)
+        study.last_recorded = datetime.now(UTC)
+        return [deletion.event]
+
+    async def waiting_objects(self, provider: str, limit: int = 256) -> list[DeletedObject]:
+        """See ``DeletedObjects.waiting_objects``."""
+        return self._deletions.waiting(provider)[:limit]
+
+    async def objects_removed(self, provider: str, objects: Sequence[DeletedObject]) -> None:
+        """See ``DeletedObjects.objects_removed``."""
+        self._deletions.removed(provider, objects)
+
     def _next(self) -> int:
         self._serial += 1
         return self._serial
@@ -100,6 +134,8 @@ class MemoryManifest:
         due = [study for study in self._studies.values() if self._is_due(study, quiet)]
         for study in due[:limit]:
             states = [_state(series) for series in study.series.values()]
+            states += [deleted_series(uid, "", gone) for uid, gone in study.deletions.items()]
+            study.deletions = {}
             self._outbox.append(study_revision(self._source, study.uid, study.revision, study.attributes, states))
             study.revision += 1
             study.last_recorded = None
@@ -141,7 +177,8 @@ class MemoryManifest:
     async def counts(self) -> Counts:
         """See ``Manifest.counts``."""
         series = [one for study in self._studies.values() for one in study.series.values()]
-        return Counts(len(self._studies), len(series), sum(len(one.instances) for one in series), self._published)
+        studies = sum(bool(study.series) for study in self._studies.values())
+        return Counts(studies, len(series), sum(len(one.instances) for one in series), self._published)
 
     async def hold(self, association_id: str, study_instance_uid: str, lease: timedelta) -> None:
         """See ``StudyHolds.hold``."""
@@ -175,43 +212,31 @@ class MemoryManifest:
 
     async def search(self, query: Query) -> list[DicomJson]:
         """See ``ManifestQuery.search``."""
-        if query.offset < 0 or (query.limit is not None and query.limit < 0):
-            raise InvalidInput(f"limit {query.limit} or offset {query.offset} is not a number of results")
-        filters = parse_filters(query)
-        found = self._patients(query, filters) if query.level is Level.PATIENT else self._matching(query, filters)
+        require_page(query)
+        conditions = parse_filters(query)
+        found = self._patients(query, conditions) if query.level is Level.PATIENT else self._matching(query, conditions)
         end = None if query.limit is None else query.offset + query.limit
         tags = returned_tags(query)
         return [dicom_json(record, tags) for record in islice(found, query.offset, end)]
 
-    def _matching(self, query: Query, filters: Sequence[Filter]) -> Iterable[Attributes]:
-        return (record for record in self._records(query) if matches_all(filters, record))
+    def _matching(self, query: Query, conditions: Iterable[Condition]) -> Iterable[Attributes]:
+        studies = sorted(self._studies.values(), key=lambda one: -one.serial)
+        records = (record for study in studies for record in study_records(study, query.provider, query.level))
+        return (one.attributes for one in behind(records, query) if one.matches(conditions, query.level))
 
-    def _records(self, query: Query) -> Iterable[Attributes]:
-        for study in sorted(self._studies.values(), key=lambda one: -one.serial):
-            members = study.in_order(query.provider)
-            if not members:
-                continue
-            of_study = study_record(study, members)
-            if query.level in (Level.PATIENT, Level.STUDY):
-                yield of_study
-                continue
-            for series in members:
-                of_series = of_study | series_record(series)
-                if query.level is Level.SERIES:
-                    yield of_series
-                else:
-                    yield from (of_series | instance_record(instance) for instance in series.in_order())
-
-    def _patients(self, query: Query, filters: Sequence[Filter]) -> Iterable[Attributes]:
-        everything = sorted(self._records(query), key=_patient)
-        for _, group in groupby(everything, key=_patient):
-            studies = list(group)
+    def _patients(self, query: Query, conditions: Sequence[Condition]) -> Iterable[Attributes]:
+        newest_first = sorted(self._studies.values(), key=lambda one: -one.serial)
+        records = (record for study in newest_first for record in study_records(study, query.provider, Level.STUDY))
+        everything = sorted(records, key=lambda one: _patient(one.attributes))
+        for _, group in groupby(everything, key=lambda one: _patient(one.attributes)):
+            members = list(group)
+            studies = [one.attributes for one in members]
             totals = {
                 PATIENT_STUDIES: [str(len(studies))],
                 PATIENT_SERIES: [str(sum(int(one["00201206"][0]) for one in studies))],
                 PATIENT_INSTANCES: [str(sum(int(one["00201208"][0]) for one in studies))],
             }
-            newest = next((one for one in studies if matches_all(filters, one)), None)
+            newest = next((one.attributes for one in members if one.matches(conditions, Level.PATIENT)), None)
             if newest is not None:
                 yield newest | (totals if "00100020" in newest else {})
 

@@ -5,9 +5,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from imaging_services.domain.manifest import attributes as known
+from imaging_services.domain.manifest.deletion import DeletedObject, object_deleted
 from imaging_services.domain.manifest.query import InstanceLocation
 from imaging_services.domain.manifest.recording import Attributes, Recording, superseded_by
+from imaging_services.domain.manifest.revision import InstanceState
 from imaging_services.domain.manifest.values import whole_number
+
+Objects = dict[str, datetime]
+"""Names of objects, and when the versions of an instance in them were accepted."""
 
 
 def _number(attributes: Attributes, tag: str) -> int | None:
@@ -23,6 +28,7 @@ class MemoryInstance:
     initial: int
     modified: int | None = None
     replaced: list[tuple[str, datetime]] = field(default_factory=list)
+    left_objects: Objects = field(default_factory=dict)
     accepted_at: datetime = field(init=False)
     last_modified: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -48,6 +54,7 @@ class MemoryInstance:
     def replace(self, new: Recording, revision: int) -> None:
         """Other bytes under the same UIDs."""
         self.replaced.append((self.recording.identity, self.accepted_at))
+        self.left_objects[self.recording.object_name] = self.accepted_at
         self.recording = new
         self.accepted_at = new.accepted_at or datetime.now(UTC)
         self.modified = revision
@@ -115,11 +122,59 @@ class MemoryStudy:
     series: dict[str, MemorySeries] = field(default_factory=dict)
     revision: int = 0
     last_recorded: datetime | None = None
+    deletions: dict[str, list[InstanceState]] = field(default_factory=dict)
+
+    def delete(self, provider: str, series_instance_uid: str, sop_instance_uid: str, object_name: str) -> Objects:
+        """Delete an instance that lies in this object; returns its objects and when their versions were accepted."""
+        series = self.series.get(series_instance_uid)
+        instance = series.instances.get(sop_instance_uid) if series and series.first.provider == provider else None
+        if series is None or instance is None or instance.recording.object_name != object_name:
+            return {}
+        del series.instances[sop_instance_uid]
+        if not series.instances:
+            del self.series[series_instance_uid]
+        gone = InstanceState(sop_instance_uid, "", None, instance.initial, deleted_revision=self.revision)
+        self.deletions.setdefault(series_instance_uid, []).append(gone)
+        return dict(instance.left_objects) | {object_name: instance.accepted_at}
 
     def in_order(self, provider: str | None) -> list[MemorySeries]:
         """The provider's series (None: all) by number, those without last."""
         mine = [one for one in self.series.values() if provider is None or one.first.provider == provider]
         return sorted(mine, key=lambda one: (one.number is None, one.number or 0, one.serial))
+
+
+class MemoryDeletions:
+    """The names of deleted objects, none of which is used again."""
+
+    def __init__(self) -> None:
+        self._accepted: dict[tuple[str, str], datetime] = {}
+        self._waiting: dict[tuple[str, str], datetime] = {}
+
+    def add(self, provider: str, objects: Objects) -> None:
+        """Objects of instances that were deleted now."""
+        for name, accepted_at in objects.items():
+            self._accepted.setdefault((provider, name), accepted_at)
+            self._waiting[provider, name] = datetime.now(UTC)
+
+    def is_late(self, new: Recording) -> bool:
+        """What has been deleted is delivered once more. Raises ``ObjectDeleted`` when it is stored anew."""
+        key = new.provider, new.object_name
+        if key not in self._accepted:
+            return False
+        self._waiting[key] = datetime.now(UTC)
+        if new.accepted_at is not None and new.accepted_at <= self._accepted[key]:
+            return True
+        raise object_deleted(new.sop_instance_uid)
+
+    def waiting(self, provider: str) -> list[DeletedObject]:
+        """The provider's objects that are to be removed."""
+        return [DeletedObject(name, since) for (owner, name), since in self._waiting.items() if owner == provider]
+
+    def removed(self, provider: str, objects: Iterable[DeletedObject]) -> None:
+        """They are no longer there."""
+        for one in objects:
+            if self._waiting.get((provider, one.object_name)) == one.waiting_since:
+                del self._waiting[provider, one.object_name]
 
 
 def study_record(study: MemoryStudy, members: Iterable[MemorySeries]) -> Attributes:

@@ -8,13 +8,14 @@ from typing import Any
 import psycopg
 import structlog
 
-from imaging_services.adapters.postgres import outbox, revise
+from imaging_services.adapters.postgres import delete, outbox, revise
 from imaging_services.adapters.postgres.pool import Connection, Pool, database_errors
 from imaging_services.adapters.postgres.record import Batch, record
 from imaging_services.adapters.postgres.search import search, search_sql
 from imaging_services.adapters.postgres.sql import statement
 from imaging_services.domain.errors import InvalidInput, PermanentError
 from imaging_services.domain.events.envelope import EVENT_TYPES, CloudEvent
+from imaging_services.domain.manifest.deletion import DeletedObject, Deletion
 from imaging_services.domain.manifest.query import DicomJson, InstanceLocation, Query, Scope
 from imaging_services.domain.manifest.recording import Recording, read_event
 from imaging_services.domain.ports import Counts
@@ -33,6 +34,11 @@ class PostgresManifestQuery:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+
+    @property
+    def pool(self) -> Pool:
+        """The connections, for what is kept beside the manifest."""
+        return self._pool
 
     async def search(self, query: Query) -> list[DicomJson]:
         """See ``ManifestQuery.search``."""
@@ -64,6 +70,16 @@ class PostgresManifestQuery:
         """See ``StudyHolds.release``."""
         await self._execute("release", association=association_id)
 
+    async def waiting_objects(self, provider: str, limit: int = 256) -> list[DeletedObject]:
+        """See ``DeletedObjects.waiting_objects``."""
+        return [DeletedObject(*row) for row in await self._execute("waiting_objects", provider=provider, limit=limit)]
+
+    async def objects_removed(self, provider: str, objects: Sequence[DeletedObject]) -> None:
+        """See ``DeletedObjects.objects_removed``."""
+        names = [one.object_name for one in objects]
+        moments = [one.waiting_since for one in objects]
+        await self._execute("objects_removed", provider=provider, names=names, moments=moments)
+
     async def close(self) -> None:
         """Nothing of its own to give back."""
 
@@ -92,14 +108,25 @@ class PostgresManifest(PostgresManifestQuery):
     async def record(self, events: Sequence[CloudEvent]) -> list[PermanentError | None]:
         """See ``Manifest.record``. A later instance of a study or series fills attributes that are absent there, and
         changes none that is set."""
-        results, recordings = await _read(events)
-        readable = {position: event for position, event in enumerate(events) if results[position] is None}
+        results, read = await _read(events)
+        recordings = {position: one for position, one in read.items() if isinstance(one, Recording)}
+        deletions = [one for one in read.values() if isinstance(one, Deletion)]
+        readable = {
+            position: event
+            for position, event in enumerate(events)
+            if results[position] is None and not isinstance(read.get(position), Deletion)
+        }
         if readable:
             with database_errors("recording a batch"):
                 async with self._pool.connection() as connection:
                     refused = await self._record(connection, readable, recordings)
             for position, error in refused.items():
                 results[position] = error
+        if deletions:
+            with database_errors("deleting instances"):
+                async with self._pool.connection() as connection:
+                    for one in deletions:
+                        await delete.delete(connection, one, self._queued)
         return results
 
     async def _record(
@@ -141,18 +168,18 @@ class PostgresManifest(PostgresManifestQuery):
                 return Counts(int(studies), int(series), int(instances), int(events))
 
 
-async def _read(events: Sequence[CloudEvent]) -> tuple[list[PermanentError | None], dict[int, Recording]]:
+async def _read(events: Sequence[CloudEvent]) -> tuple[list[PermanentError | None], dict[int, Recording | Deletion]]:
     """Decode events, letting others run in between."""
     results: list[PermanentError | None] = [None] * len(events)
-    recordings: dict[int, Recording] = {}
+    found: dict[int, Recording | Deletion] = {}
     for position, event in enumerate(events):
         if position % _READ_SLICE == _READ_SLICE - 1:
             await asyncio.sleep(0)
         try:
-            recording = read_event(event)
+            read = read_event(event)
         except PermanentError as error:
             results[position] = error
         else:
-            if recording is not None:
-                recordings[position] = recording
-    return results, recordings
+            if read is not None:
+                found[position] = read
+    return results, found

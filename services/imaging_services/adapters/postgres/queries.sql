@@ -1,10 +1,26 @@
 -- Every fixed statement of the manifest, each with a name and a sentence. Searches are put together in search.py.
 
 -- name: record_batch
--- Record instances and queue events; returns the series that are another provider's, when nothing was recorded, else
--- the places of superseded versions.
-SELECT uid, owner, place, newer FROM record_batch(%(studies)s::jsonb, %(series)s::jsonb, %(instances)s::jsonb, %(others)s::jsonb,
+-- Record instances and queue events; returns the series that are another provider's, or the places of instances in
+-- objects of a deleted name, when nothing was recorded, else the places of superseded versions.
+SELECT uid, owner, place, newer, late FROM record_batch(%(studies)s::jsonb, %(series)s::jsonb, %(instances)s::jsonb, %(others)s::jsonb,
   %(contents)b::bytea[], %(locks)s::text[], %(source)s::text, %(queued)s::text[])
+
+-- name: delete_instances
+-- Delete instances of a study that lie in these objects; returns how many there were.
+SELECT delete_instances(%(study)s::text, %(provider)s::text, %(instances)s::jsonb)
+
+-- name: waiting_objects
+-- Objects of deleted instances that have not been removed yet.
+SELECT objectname, waiting_since FROM deleted_object
+WHERE provider = %(provider)s AND waiting_since IS NOT NULL
+ORDER BY id LIMIT %(limit)s
+
+-- name: objects_removed
+-- They are removed, unless somebody has written one of them anew.
+UPDATE deleted_object d SET waiting_since = NULL
+FROM unnest(%(names)s::text[], %(moments)s::timestamptz[]) AS gone (name, moment)
+WHERE d.provider = %(provider)s AND d.objectname = gone.name AND d.waiting_since = gone.moment
 
 -- name: queue_event
 -- One event to publish.
@@ -38,6 +54,13 @@ SELECT i.series_id, i.sop_instance_uid, i.sop_class_uid, i.number, i.initial_rev
   i.deleted_revision
 FROM dicom_series se JOIN dicom_instance i ON i.series_id = se.id
 WHERE se.study_id = %(study)s
+
+-- name: deletions_of_study
+-- The instances that this revision of a locked study has lost.
+SELECT series_instance_uid, provider, sop_instance_uid, initial_revision, deleted_revision
+FROM deleted_object
+WHERE study_id = %(study)s AND deleted_revision = %(revision)s
+ORDER BY id
 
 -- name: close_revision
 -- The revision is made: later instances belong to the next one, and the timer is gone.
@@ -120,3 +143,27 @@ WHERE st.study_instance_uid = %(study)s
   AND (%(instance)s::text IS NULL OR i.sop_instance_uid = %(instance)s)
   AND (%(provider)s::text IS NULL OR se.provider = %(provider)s)
 ORDER BY se.number, se.id, i.number, i.id
+
+-- name: load_headers
+-- The kept headers of a study's instances as they are now; those of replaced objects are left out.
+SELECT i.objectname, h.header
+FROM dicom_study st
+JOIN dicom_series se ON se.study_id = st.id
+JOIN dicom_instance i ON i.series_id = se.id
+JOIN instance_header h ON h.instance_id = i.id AND h.objectname = i.objectname
+WHERE st.study_instance_uid = %(study)s AND se.provider = %(provider)s
+
+-- name: save_headers
+-- Keep headers of a study's instances; what has been replaced or deleted meanwhile is not kept.
+WITH there AS (
+  SELECT i.id, i.objectname, given.header
+  FROM unnest(%(names)s::text[], %(headers)b::bytea[]) AS given (objectname, header)
+  JOIN dicom_study st ON st.study_instance_uid = %(study)s
+  JOIN dicom_series se ON se.study_id = st.id AND se.provider = %(provider)s
+  JOIN dicom_instance i ON i.series_id = se.id AND i.objectname = given.objectname
+  ORDER BY i.id
+  FOR KEY SHARE OF i
+)
+INSERT INTO instance_header (instance_id, objectname, header)
+SELECT DISTINCT ON (id) id, objectname, header FROM there ORDER BY id
+ON CONFLICT (instance_id) DO UPDATE SET objectname = EXCLUDED.objectname, header = EXCLUDED.header

@@ -12,6 +12,7 @@ from imaging_services.adapters.postgres.rows import event_row, instance_row, ser
 from imaging_services.adapters.postgres.sql import statement
 from imaging_services.domain.errors import Conflict
 from imaging_services.domain.events.envelope import CloudEvent
+from imaging_services.domain.manifest.deletion import object_deleted
 from imaging_services.domain.manifest.recording import InstanceKey, Recording, superseded_by
 
 Refusals = dict[int, Conflict]
@@ -86,19 +87,24 @@ def _content(recording: Recording) -> tuple[str, str]:
 async def _record_wave(
     connection: Connection, batch: Batch, wave: Wave, others: Mapping[int, CloudEvent], refused: Refusals
 ) -> None:
-    """Record a wave without superseded versions, which are refused; what belongs to a series of another provider is
-    refused, and the rest offered again."""
+    """Record a wave without superseded versions, which are refused; what belongs to a series of another provider or
+    lies in an object of a deleted name is refused, and the rest offered again."""
     while wave or others:
         places = dict(enumerate(sorted([*wave, *others]), 1))
         cursor = await connection.execute(statement("record_batch"), _parameters(batch, wave, others, places))
         rows = await cursor.fetchall()
         refused |= {
             places[place]: superseded_by(wave[places[place]].sop_instance_uid, newer)
-            for _, _, place, newer in rows
-            if place is not None
+            for _, _, place, newer, late in rows
+            if place is not None and late is None
         }
-        owners: dict[str, str] = {uid: owner for uid, owner, place, _ in rows if place is None}
-        if not owners:
+        deleted: dict[int, bool] = {places[place]: late for _, _, place, _, late in rows if late is not None}
+        for position, late in deleted.items():
+            one = wave.pop(position)
+            if not late:
+                refused[position] = object_deleted(one.sop_instance_uid)
+        owners: dict[str, str] = {uid: owner for uid, owner, place, _, _ in rows if place is None}
+        if not owners and not deleted:
             return
         for position, one in list(wave.items()):
             owner = owners.get(one.series_instance_uid, one.provider)

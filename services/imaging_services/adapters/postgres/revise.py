@@ -6,9 +6,7 @@ from datetime import timedelta
 from imaging_services.adapters.postgres.outbox import queue
 from imaging_services.adapters.postgres.pool import Connection, Pool, database_errors
 from imaging_services.adapters.postgres.sql import statement
-from imaging_services.domain.events.envelope import CloudEvent
-from imaging_services.domain.manifest.recording import Attributes
-from imaging_services.domain.manifest.revision import InstanceState, SeriesState, study_revision
+from imaging_services.domain.manifest.revision import InstanceState, SeriesState, deleted_series, study_revision
 
 
 async def revise(pool: Pool, quiet: timedelta, limit: int, source: str) -> int:
@@ -32,14 +30,13 @@ async def _revise_one(connection: Connection, quiet: timedelta, source: str) -> 
         if claimed is None:
             return False
         study, uid, revision, attributes = claimed
-        await queue(connection, await _event(connection, source, study, uid, revision, attributes))
+        series = [*await _series(connection, study), *await _deleted(connection, study, revision)]
+        await queue(connection, study_revision(source, uid, revision, attributes, series))
         await connection.execute(statement("close_revision"), {"study": study})
     return True
 
 
-async def _event(
-    connection: Connection, source: str, study: int, uid: str, revision: int, attributes: Attributes
-) -> CloudEvent:
+async def _series(connection: Connection, study: int) -> list[SeriesState]:
     instances: dict[int, list[InstanceState]] = defaultdict(list)
     cursor = await connection.execute(statement("instances_of_study"), {"study": study})
     for series_id, *columns in await cursor.fetchall():
@@ -49,4 +46,13 @@ async def _event(
     for series_id, series_uid, modality, number, provider, wado_external, recorded in await cursor.fetchall():
         members = tuple(instances[series_id])
         series.append(SeriesState(series_uid, modality, number, provider, wado_external, recorded, members))
-    return study_revision(source, uid, revision, attributes, series)
+    return series
+
+
+async def _deleted(connection: Connection, study: int, revision: int) -> list[SeriesState]:
+    """What is gone, as series of their own: the rest of a series may be gone, or be another provider's by now."""
+    cursor = await connection.execute(statement("deletions_of_study"), {"study": study, "revision": revision})
+    return [
+        deleted_series(series, provider, [InstanceState(instance, "", None, initial, deleted_revision=deleted)])
+        for series, provider, instance, initial, deleted in await cursor.fetchall()
+    ]

@@ -18,8 +18,9 @@ _MAX_BODY = 4 * 1024 * 1024
 
 
 def query_router(manifest: Manifest) -> APIRouter:
-    """``/query/search``, ``/query/locate``, ``/query/associations/{id}`` and ``/query/counts``. Errors are answered
-    with the status of their class and ``{"error": <class>, "message": <sentence>}``."""
+    """``/query/search``, ``/query/locate``, ``/query/associations/{id}``, ``/query/deleted-objects`` and
+    ``/query/counts``. Errors are answered with the status of their class and
+    ``{"error": <class>, "message": <sentence>}``."""
     router = APIRouter(prefix="/query")
 
     @router.post("/search")
@@ -37,6 +38,14 @@ def query_router(manifest: Manifest) -> APIRouter:
     @router.delete("/associations/{association_id:path}")
     async def release(association_id: str) -> Response:
         return await _answer(_release(manifest, association_id))
+
+    @router.post("/deleted-objects")
+    async def deleted_objects(request: Request) -> Response:
+        return await _answer(_deleted_objects(manifest, request))
+
+    @router.post("/deleted-objects/removed")
+    async def objects_removed(request: Request) -> Response:
+        return await _answer(_objects_removed(manifest, request))
 
     @router.get("/counts")
     async def counts() -> Response:
@@ -63,6 +72,17 @@ async def _search(manifest: Manifest, request: Request) -> bytes:
 async def _locate(manifest: Manifest, request: Request) -> bytes:
     scope = wire.read(wire.SCOPE, await _body(request))
     return wire.LOCATIONS.dump_json(await manifest.locate(scope))
+
+
+async def _deleted_objects(manifest: Manifest, request: Request) -> bytes:
+    wanted = wire.read(wire.WAITING_OBJECTS, await _body(request))
+    return wire.DELETED_OBJECTS.dump_json(await manifest.waiting_objects(wanted.provider, wanted.limit))
+
+
+async def _objects_removed(manifest: Manifest, request: Request) -> bytes:
+    removed = wire.read(wire.REMOVED_OBJECTS, await _body(request))
+    await manifest.objects_removed(removed.provider, removed.objects)
+    return b""
 
 
 async def _hold(manifest: Manifest, association_id: str, request: Request) -> bytes:

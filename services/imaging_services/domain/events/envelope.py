@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 as this product carries them: three types, JSON data, deterministic ids."""
+"""CloudEvents 1.0 as this product carries them: four types, JSON data, deterministic ids."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 IMAGE_STORED = "ImageStoredEvent"
 DICOM_AVAILABLE = "DicomAvailableEvent"
 STUDY_REVISION = "StudyRevisionEvent"
-EVENT_TYPES = frozenset({IMAGE_STORED, DICOM_AVAILABLE, STUDY_REVISION})
+IMAGE_DELETED = "ImageDeletedEvent"
+EVENT_TYPES = frozenset({IMAGE_STORED, DICOM_AVAILABLE, STUDY_REVISION, IMAGE_DELETED})
 
 BRIDGE_ORIGIN = "bridgeorigin"
 """Extension attribute of events that came over an event bridge: ``hub`` or the mailbox id of the edge they began at."""

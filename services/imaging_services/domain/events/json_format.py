@@ -58,7 +58,10 @@ def _data(members: dict[str, Any]) -> bytes:
     """Take ``data`` or ``data_base64`` (JSON event format 3.1.1) out of the members."""
     encoded = members.pop("data_base64", None)
     if "data" in members:
-        return orjson.dumps(members.pop("data"))
+        try:
+            return orjson.dumps(members.pop("data"))
+        except orjson.JSONEncodeError:  # it reads deeper than it writes
+            raise InvalidInput("the CloudEvent's data is nested too deeply") from None
     if encoded is None:
         return b""
     try:

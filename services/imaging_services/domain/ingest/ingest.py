@@ -5,6 +5,7 @@ the event processor has recorded it. Whatever it raises, nothing of the instance
 is safe: key, object and event follow from the bytes alone.
 """
 
+import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,12 +13,15 @@ from datetime import datetime
 import structlog
 
 from imaging_services.domain.dicom.uids import clean_uid
-from imaging_services.domain.errors import DataSetMismatch
+from imaging_services.domain.errors import Conflict, DataSetMismatch, ObjectDeleted
 from imaging_services.domain.ingest.announcement import Provenance, StoredObject, image_stored
 from imaging_services.domain.ingest.heading import Heading, complete_heading, take_heading
+from imaging_services.domain.manifest.deletion import object_key
 from imaging_services.domain.ports import EventSink, ObjectStore, Spool, Spools
 
 log = structlog.get_logger(__name__)
+
+_MOST_DELETIONS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Ingested:
 
 BeforeAnnounce = Callable[[Ingested], Awaitable[None]]
 Identified = Callable[[str, str], None]
+Inspect = Callable[[Heading, int], None]
 
 
 class Ingest:
@@ -81,6 +86,11 @@ class Ingest:
         """Base URL from which peers retrieve, ending in ``/wado-rs``."""
         return self._provenance.wado_external
 
+    @property
+    def spools(self) -> Spools:
+        """Where instances wait until they are stored."""
+        return self._spools
+
     async def receive(
         self,
         blocks: AsyncIterable[bytes],
@@ -89,12 +99,14 @@ class Ingest:
         expected: Expected | None = None,
         before_announce: BeforeAnnounce | None = None,
         identified: Identified | None = None,
+        inspect: Inspect | None = None,
         accepted_at: datetime | None = None,
     ) -> Ingested:
         """Store the data set that arrives as ``blocks`` (without file meta) and return when it is safe.
 
         ``before_announce`` runs when the object is stored and before the event is handed in; ``identified`` is called
-        with SOP Class and SOP Instance UID as soon as they have been read. ``accepted_at`` is when the instance was
+        with SOP Class and SOP Instance UID as soon as they have been read, ``inspect`` with the whole header and the
+        file's size before it is stored. ``accepted_at`` is when the instance was
         taken over from its sender, when that was some time ago. Raises ``NotDicom``,
         ``MissingIdentifier``, ``DataSetMismatch``, what the store and the sink raise, ``OutOfResources`` when the
         spool's disk is full, and whatever ``blocks`` raises.
@@ -109,20 +121,36 @@ class Ingest:
             heading = await complete_heading(heading, await spool.body())
             _check(heading, expected)
             _report(heading, spool.size)
+            if inspect is not None:
+                inspect(heading, spool.size)
             return await self._store(spool, heading, before_announce, accepted_at)
 
     async def _store(
         self, spool: Spool, heading: Heading, before_announce: BeforeAnnounce | None, accepted_at: datetime | None
     ) -> Ingested:
+        """Store and announce; under another name when the one that these bytes had was deleted."""
         digest = await spool.digest()
-        stored = StoredObject(key=f"{digest}.dcm", size=spool.size, digest=digest)
+        for generation in range(_MOST_DELETIONS):
+            stored = StoredObject(key=object_key(digest, generation), size=spool.size, digest=digest)
+            with contextlib.suppress(ObjectDeleted):
+                return await self._announce(spool, stored, heading, before_announce, accepted_at)
+        raise Conflict(f"{heading.sop_instance_uid} has been deleted {_MOST_DELETIONS} times with the same bytes")
+
+    async def _announce(
+        self,
+        spool: Spool,
+        stored: StoredObject,
+        heading: Heading,
+        before_announce: BeforeAnnounce | None,
+        accepted_at: datetime | None,
+    ) -> Ingested:
         ingested = Ingested(
             study_instance_uid=heading.study_instance_uid,
             series_instance_uid=heading.series_instance_uid,
             sop_instance_uid=heading.sop_instance_uid,
             sop_class_uid=heading.sop_class_uid,
             transfer_syntax=heading.transfer_syntax,
-            digest=digest,
+            digest=stored.digest,
             key=stored.key,
             size=stored.size,
         )

@@ -1,4 +1,4 @@
-"""What the manifest takes from an ``ImageStoredEvent``."""
+"""What the manifest takes from an event: the instance that it records, or those that it deletes."""
 
 import re
 from collections.abc import Iterable
@@ -16,12 +16,13 @@ from imaging_services.domain.events.envelope import (
     ACCEPTED_AT,
     DICOM_AVAILABLE,
     EVENT_TYPES,
+    IMAGE_DELETED,
     IMAGE_STORED,
     STUDY_REVISION,
     CloudEvent,
     event_id,
 )
-from imaging_services.domain.events.payloads import DicomAvailable, Store, StudyRevision
+from imaging_services.domain.events.payloads import DicomAvailable, ImageDeleted, Store, StudyRevision
 from imaging_services.domain.manifest.attributes import (
     ATTRIBUTES,
     SERIES_INSTANCE_UID,
@@ -30,16 +31,17 @@ from imaging_services.domain.manifest.attributes import (
     STUDY_INSTANCE_UID,
     Attribute,
 )
+from imaging_services.domain.manifest.deletion import Deletion, deletion, digest_of
+from imaging_services.domain.manifest.items import recorded_items
 from imaging_services.domain.manifest.query import Level
 from imaging_services.domain.manifest.values import clean_values
 
 Attributes = dict[str, list[str]]
-"""Recorded values as text, by tag."""
+"""Recorded values as text, by tag; the items of a sequence as JSON (``domain/manifest/items.py``)."""
 
 InstanceKey = tuple[str, str, str]
 
 _IDENTIFIERS = frozenset({STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID, SOP_CLASS_UID})
-_DIGEST_KEY = re.compile(r"([0-9a-f]{64})\.dcm")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 _INT8 = 2**63
 _CACHED_VALUES = 6
@@ -87,6 +89,12 @@ class Recording:
         return self.digest or self.object_name
 
     @property
+    def fact(self) -> str:
+        """The identity as ids of events have it: what is stored again after it was deleted is news."""
+        named = digest_of(self.object_name)
+        return self.object_name.removesuffix(".dcm") if named and named == self.digest else self.identity
+
+    @property
     def key(self) -> InstanceKey:
         """Study, Series and SOP Instance UID: together they identify an instance."""
         return self.study_instance_uid, self.series_instance_uid, self.sop_instance_uid
@@ -97,8 +105,9 @@ class Recording:
         return self.study_instance_uid, self.series_instance_uid
 
 
-def read_event(event: CloudEvent) -> Recording | None:
-    """The recording of an ``ImageStoredEvent``; None for the other types, which are only checked.
+def read_event(event: CloudEvent) -> Recording | Deletion | None:
+    """The recording of an ``ImageStoredEvent``, the deletion of an ``ImageDeletedEvent``; None for the other types,
+    which are only checked.
 
     Raises ``InvalidInput`` for an unknown type, broken JSON, missing members and absurd values,
     ``MissingIdentifier`` when a UID is absent or malformed.
@@ -111,6 +120,8 @@ def read_event(event: CloudEvent) -> Recording | None:
         if event.type in _CHECKED:
             _CHECKED[event.type].model_validate_json(event.data)
             return None
+        if event.type == IMAGE_DELETED:
+            return deletion(event, ImageDeleted.model_validate_json(event.data))
         return _recording(event, orjson.loads(event.data))
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"{event.type} is not JSON: {error}") from None
@@ -126,7 +137,7 @@ def _recording(event: CloudEvent, document: Any) -> Recording:
         raise InvalidInput(f"{event.type} has no image or no store")
     header = _Header(image.get("elements"))
     store = Store.model_validate(document["store"])
-    digest = store.digest or _digest_of(store.objectName)
+    digest = store.digest or digest_of(store.objectName)
     return Recording(
         event=event,
         accepted_at=_moment(event.extensions.get(ACCEPTED_AT)),
@@ -173,6 +184,10 @@ class _Header:
             raise InvalidInput("image.elements is no list")
         for attribute, item in _recorded(elements):
             tag = attribute.tag
+            if attribute.vr == "SQ":
+                if items := recorded_items(tag, item.get("items")):
+                    levels[attribute.level][tag] = items
+                continue
             texts = _texts(tag, item)
             if tag in _IDENTIFIERS:
                 self.identifiers[tag] = texts[0] if texts else ""
@@ -233,11 +248,6 @@ def _moment(text: str | None) -> datetime | None:
     if moment is None or moment.tzinfo is None:
         raise InvalidInput(f"{ACCEPTED_AT} {text[:80]!r} is not an RFC 3339 time")
     return moment
-
-
-def _digest_of(object_name: str) -> str | None:
-    match = _DIGEST_KEY.fullmatch(object_name)
-    return match[1] if match else None
 
 
 def _plain(name: str, value: str | None) -> str | None:
@@ -306,7 +316,7 @@ def available_event(recording: Recording, source: str, wado_internal: str | None
 
 def fact_id(event_type: str, recording: Recording) -> str:
     """The id of what an event says of these bytes of an instance."""
-    return event_id(event_type, recording.provider, *recording.key, recording.identity)
+    return event_id(event_type, recording.provider, *recording.key, recording.fact)
 
 
 def repeated_id(fact: str, repeats: int) -> str:

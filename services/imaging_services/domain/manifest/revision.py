@@ -41,6 +41,11 @@ class SeriesState:
     instances: tuple[InstanceState, ...]
 
 
+def deleted_series(series_instance_uid: str, provider: str, instances: Iterable[InstanceState]) -> SeriesState:
+    """A series as far as its instances are gone: it has nothing to tell but them."""
+    return SeriesState(series_instance_uid, None, None, provider, None, {}, tuple(instances))
+
+
 def study_revision(
     source: str, study_instance_uid: str, revision: int, attributes: Attributes, series: Iterable[SeriesState]
 ) -> CloudEvent:
@@ -69,6 +74,11 @@ def change_set(revision: int, series: Iterable[SeriesState]) -> ChangeSet:
             kind = _change(revision, instance)
             if kind:
                 changes[kind].append(f"{one.series_instance_uid}/{instance.sop_instance_uid}")
+    again = set(changes["additions"]) & set(changes["deletions"])  # deleted, and stored again before it was announced
+    if again:
+        changes["modifications"] += sorted(again)
+        changes["additions"] = [one for one in changes["additions"] if one not in again]
+        changes["deletions"] = [one for one in changes["deletions"] if one not in again]
     return ChangeSet(**changes)
 
 
@@ -93,7 +103,7 @@ def elements(attributes: Attributes) -> list[Element]:
             values=values if len(values) > 1 else None,
         )
         for tag, values in sorted(attributes.items())
-        if values
+        if values and ATTRIBUTES[tag].vr != "SQ"
     ]
 
 

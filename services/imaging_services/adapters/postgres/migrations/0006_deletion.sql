@@ -1,0 +1,301 @@
+-- Deletion of instances. A deleted instance leaves the tables; what stays is the name of its object, which is never used
+-- again: whoever stores the same bytes later has to store them under another name. So an object that waits to be removed,
+-- or is being removed at this moment, is never one that the manifest names.
+
+-- `deleted_revision` is the number of the study's revision that announces the deletion, NULL for an object that other
+-- bytes of the instance had replaced before; `initial_revision` that of the addition; `accepted_at` when the version
+-- was accepted. The object waits to be removed since `waiting_since`, NULL: it has been removed.
+CREATE TABLE deleted_object (
+  id bigint PRIMARY KEY DEFAULT nextval('hibernate_sequence'),
+  study_id bigint NOT NULL REFERENCES dicom_study (id) ON DELETE CASCADE,
+  series_instance_uid varchar(255) COLLATE "C" NOT NULL,
+  sop_instance_uid varchar(255) COLLATE "C" NOT NULL,
+  provider varchar(1024) COLLATE "C" NOT NULL,
+  bucketname varchar(1024),
+  objectname varchar(1024) COLLATE "C" NOT NULL,
+  initial_revision int NOT NULL,
+  deleted_revision int,
+  accepted_at timestamptz,
+  deleted_at timestamptz NOT NULL,
+  waiting_since timestamptz,
+  UNIQUE (objectname, provider)
+);
+CREATE INDEX deleted_object_study ON deleted_object (study_id, deleted_revision);
+CREATE INDEX deleted_object_waiting ON deleted_object (provider, id) WHERE waiting_since IS NOT NULL;
+
+-- Delete instances of one provider's study, those whose objects are still the named ones; returns how many there were.
+-- `the_instances` are objects with `series`, `instance` (UIDs) and `object` (name). A study without instances stays,
+-- since its revisions go on counting.
+CREATE FUNCTION delete_instances(the_study text, the_provider text, the_instances jsonb)
+RETURNS int
+LANGUAGE plpgsql
+AS $$
+DECLARE
+  the_id bigint;
+  the_revision int;
+  instance_ids bigint[];
+  series_ids bigint[];
+BEGIN
+  -- The locks of record_batch, in its order.
+  PERFORM pg_advisory_xact_lock(ordered.key)
+  FROM (SELECT DISTINCT hashtextextended(uids.uid, 0) AS key
+        FROM (SELECT the_study UNION SELECT item ->> 'series' FROM jsonb_array_elements(the_instances) AS item)
+          AS uids (uid) ORDER BY key) AS ordered;
+  SELECT st.id, st.revision INTO the_id, the_revision
+  FROM dicom_study st WHERE st.study_instance_uid = the_study FOR NO KEY UPDATE;
+
+  SELECT array_agg(i.id), array_agg(DISTINCT i.series_id) INTO instance_ids, series_ids
+  FROM jsonb_to_recordset(the_instances) AS one (series text, instance text, object text)
+  JOIN dicom_series se ON se.study_id = the_id AND se.series_instance_uid = one.series AND se.provider = the_provider
+  JOIN dicom_instance i ON i.series_id = se.id AND i.sop_instance_uid = one.instance AND i.objectname = one.object;
+  IF instance_ids IS NULL THEN
+    RETURN 0;
+  END IF;
+
+  INSERT INTO deleted_object (study_id, series_instance_uid, sop_instance_uid, provider, bucketname, objectname,
+    initial_revision, deleted_revision, accepted_at, deleted_at, waiting_since)
+  SELECT the_id, se.series_instance_uid, i.sop_instance_uid, i.provider, i.bucketname, i.objectname,
+    i.initial_revision, the_revision, i.accepted_at, clock_timestamp(), clock_timestamp()
+  FROM dicom_instance i JOIN dicom_series se ON se.id = i.series_id
+  WHERE i.id = ANY(instance_ids)
+  ON CONFLICT DO NOTHING;  -- a producer of its own ways may have one name for two instances
+  INSERT INTO deleted_object (study_id, series_instance_uid, sop_instance_uid, provider, bucketname, objectname,
+    initial_revision, accepted_at, deleted_at, waiting_since)
+  SELECT the_id, se.series_instance_uid, i.sop_instance_uid, r.provider, r.bucketname, r.objectname,
+    i.initial_revision, r.accepted_at, clock_timestamp(), clock_timestamp()
+  FROM replaced_object r JOIN dicom_instance i ON i.id = r.instance_id JOIN dicom_series se ON se.id = i.series_id
+  WHERE i.id = ANY(instance_ids)
+  ON CONFLICT DO NOTHING;
+
+  DELETE FROM dicom_instance WHERE id = ANY(instance_ids);
+  UPDATE dicom_series se
+  SET number_of_instances = (SELECT count(*) FROM dicom_instance i WHERE i.series_id = se.id),
+    sop_class_uids = ARRAY(SELECT DISTINCT i.sop_class_uid FROM dicom_instance i WHERE i.series_id = se.id ORDER BY 1)
+  WHERE se.id = ANY(series_ids);
+  DELETE FROM dicom_series WHERE id = ANY(series_ids) AND number_of_instances = 0;
+  DELETE FROM dicom_study_provider sp
+  WHERE sp.study_id = the_id
+    AND NOT EXISTS (SELECT FROM dicom_series se WHERE se.study_id = the_id AND se.provider = sp.provider);
+  PERFORM summarize_studies(ARRAY[the_id]);
+
+  -- The next revision announces it.
+  INSERT INTO study_change (study_id, last_recorded) VALUES (the_id, clock_timestamp())
+  ON CONFLICT (study_id) DO UPDATE SET last_recorded = EXCLUDED.last_recorded;
+  RETURN cardinality(instance_ids);
+END
+$$;
+
+DROP FUNCTION record_batch(jsonb, jsonb, jsonb, jsonb, bytea[], text[], text, text[]);
+
+-- Record instances, and queue what follows from them and the other events. Each instance occurs once, each series
+-- with one provider. `contents` are the events' documents by place, compressed; `lock_uids` the studies and series of
+-- the transaction. Returns the series that belong to another provider, and to which: then nothing has been written.
+-- The same goes for the places of instances in objects of a deleted name: `late` ones were accepted before the deleted
+-- version was, so that they are what has been deleted, delivered once more. Otherwise returns the places of instances
+-- that were left out, since a version accepted later is recorded, and when that was accepted.
+--
+-- Plans are kept, and use indexes whatever size the tables had when they were made.
+CREATE FUNCTION record_batch(
+  given_studies jsonb, given_series jsonb, given_instances jsonb, given_others jsonb, contents bytea[],
+  lock_uids text[], available_source text, queued_types text[])
+RETURNS TABLE (uid text, owner text, place int, newer timestamptz, late boolean)
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  the_studies offered_study[] :=
+    ARRAY(SELECT one FROM jsonb_populate_recordset(NULL::offered_study, given_studies) one);
+  the_series offered_series[] :=
+    ARRAY(SELECT one FROM jsonb_populate_recordset(NULL::offered_series, given_series) one);
+  the_instances offered_instance[] :=
+    ARRAY(SELECT one FROM jsonb_populate_recordset(NULL::offered_instance, given_instances) one);
+  the_others offered_event[] := ARRAY(SELECT one FROM jsonb_populate_recordset(NULL::offered_event, given_others) one);
+  -- These are by `n`.
+  study_ids bigint[];
+  revisions int[];
+  series_ids bigint[];
+  new_series int[];
+  endpoints text[];
+  known_ids bigint[];
+  same boolean[];
+  older boolean[];
+  repeats int[] := '{}';
+  complete boolean;
+  replaced bigint[];
+BEGIN
+  -- Locks by UID, in one order for all processors, so that none waits in a circle.
+  PERFORM pg_advisory_xact_lock(ordered.key)
+  FROM (SELECT DISTINCT hashtextextended(one, 0) AS key FROM unnest(lock_uids) AS one ORDER BY key) AS ordered;
+
+  -- The same Series Instance UID in two studies has to have one provider.
+  RETURN QUERY
+    SELECT DISTINCT se.series_instance_uid::text, se.provider::text, NULL::int, NULL::timestamptz, NULL::boolean
+    FROM unnest(the_series) AS one JOIN dicom_series se ON se.series_instance_uid = one.uid
+    WHERE se.provider <> one.provider;
+  IF FOUND THEN
+    RETURN;
+  END IF;
+
+  -- A name of a deleted object is never used again. Its producer has just written it, so it waits to be removed again.
+  RETURN QUERY
+    UPDATE deleted_object d SET waiting_since = clock_timestamp()
+    FROM unnest(the_instances) AS one
+    WHERE d.objectname = one.object_name AND d.provider = (the_series[one.series]).provider
+    RETURNING NULL::text, NULL::text, one.place, NULL::timestamptz, coalesce(one.accepted_at <= d.accepted_at, false);
+  IF FOUND THEN
+    RETURN;
+  END IF;
+
+  -- Known series; `complete` says that all are known and that they and their studies lack nothing of what is offered.
+  SELECT array_agg(se.id ORDER BY one.n), array_agg(p.wadointernalendpoint::text ORDER BY one.n),
+    coalesce(bool_and(se.id IS NOT NULL AND se.sop_class_uids::text[] @> one.sop_class_uids
+      AND one.attributes || se.attributes = se.attributes
+      AND (the_studies[one.study]).attributes || st.attributes = st.attributes), true)
+  INTO series_ids, endpoints, complete
+  FROM unnest(the_series) AS one
+  LEFT JOIN (dicom_study st JOIN dicom_series se ON se.study_id = st.id JOIN provider p ON p.series_id = se.id)
+    ON st.study_instance_uid = (the_studies[one.study]).uid AND se.series_instance_uid = one.uid;
+
+  -- Leave out what is recorded with the same bytes (a re-send changes nothing), and what was accepted before the
+  -- version that is recorded.
+  SELECT array_agg(i.id ORDER BY one.n),
+    array_agg(i.id IS NOT NULL AND coalesce(i.digest, i.objectname) = coalesce(one.digest, one.object_name)
+      ORDER BY one.n),
+    array_agg(i.id IS NOT NULL AND coalesce(i.digest, i.objectname) <> coalesce(one.digest, one.object_name)
+      AND coalesce(one.accepted_at < i.accepted_at, false) ORDER BY one.n)
+  INTO known_ids, same, older
+  FROM unnest(the_instances) AS one
+  LEFT JOIN dicom_instance i ON i.series_id = series_ids[one.series] AND i.sop_instance_uid = one.sop_instance_uid;
+  IF true = ANY(same) THEN
+    -- The versions in between that are still on their way are older than this re-send.
+    UPDATE dicom_instance i SET accepted_at = one.accepted_at
+    FROM unnest(the_instances) AS one
+    WHERE same[one.n] AND i.id = known_ids[one.n] AND one.accepted_at > i.accepted_at;
+  END IF;
+  IF true = ANY(older) THEN
+    -- An older version that was recorded in its time, and comes again, is no news.
+    RETURN QUERY
+      SELECT NULL::text, NULL::text, one.place, i.accepted_at, NULL::boolean
+      FROM unnest(the_instances) AS one JOIN dicom_instance i ON i.id = known_ids[one.n]
+      WHERE older[one.n] AND NOT EXISTS (
+        SELECT FROM replaced_object r
+        WHERE r.instance_id = i.id AND coalesce(r.digest, r.objectname) = coalesce(one.digest, one.object_name)
+          AND r.accepted_at >= one.accepted_at);
+  END IF;
+  IF true = ANY(same || older) THEN
+    the_instances :=
+      ARRAY(SELECT one FROM unnest(the_instances) AS one WHERE NOT (same[one.n] OR older[one.n]) ORDER BY one.n);
+  END IF;
+
+  IF the_instances <> '{}' THEN
+    IF array_position(series_ids, NULL) IS NOT NULL THEN
+      INSERT INTO dicom_study (study_instance_uid)
+      SELECT one.uid FROM unnest(the_studies) AS one
+      WHERE NOT EXISTS (SELECT FROM dicom_study st WHERE st.study_instance_uid = one.uid);
+    END IF;
+
+    -- Whoever makes a revision has this lock: an instance belongs to the revision that comes after it.
+    SELECT array_agg(locked.id ORDER BY locked.n), array_agg(locked.revision ORDER BY locked.n)
+    INTO study_ids, revisions
+    FROM (SELECT st.id, st.revision, one.n
+          FROM unnest(the_studies) AS one JOIN dicom_study st ON st.study_instance_uid = one.uid
+          FOR NO KEY UPDATE OF st) AS locked;
+
+    IF array_position(series_ids, NULL) IS NOT NULL THEN
+      -- What was known of a study whose instances were all deleted is no more.
+      UPDATE dicom_study st
+      SET attributes = '{}', names = '{}', study_id = NULL, study_date = NULL, study_time = NULL, patient_id = NULL,
+        patient_birth_date = NULL, accession_number = NULL, patient_name = NULL, patient_name_ideographic = NULL,
+        patient_name_phonetic = NULL, patient_name_words = NULL
+      WHERE st.id = ANY(study_ids) AND st.attributes <> '{}'
+        AND NOT EXISTS (SELECT FROM dicom_series se WHERE se.study_id = st.id);
+      SELECT array_agg(coalesce(series_ids[one.n], nextval('hibernate_sequence')) ORDER BY one.n),
+        array_agg(one.n) FILTER (WHERE series_ids[one.n] IS NULL),
+        array_agg(CASE WHEN series_ids[one.n] IS NULL THEN one.wado_internal ELSE endpoints[one.n] END ORDER BY one.n)
+      INTO series_ids, new_series, endpoints
+      FROM (SELECT * FROM unnest(the_series) ORDER BY n) AS one;
+      INSERT INTO dicom_series (id, study_id, series_instance_uid, provider)
+      SELECT series_ids[n], study_ids[(the_series[n]).study], (the_series[n]).uid, (the_series[n]).provider
+      FROM unnest(new_series) AS n;
+      INSERT INTO provider (series_id, name, bucketname, wadointernalendpoint, wadoexternalendpoint)
+      SELECT series_ids[n], (the_series[n]).provider, (the_series[n]).bucket_name, (the_series[n]).wado_internal,
+        (the_series[n]).wado_external
+      FROM unnest(new_series) AS n;
+    END IF;
+
+    -- Other bytes of a known instance: remember the object that it leaves behind, and how often the offered bytes
+    -- were left behind before; it is a modification of the study's next revision.
+    replaced := ARRAY(SELECT known_ids[one.n] FROM unnest(the_instances) AS one WHERE known_ids[one.n] IS NOT NULL);
+    IF replaced <> '{}' THEN
+      complete := false;
+      SELECT array_agg((SELECT count(*)::int FROM replaced_object r WHERE r.instance_id = known_ids[n]
+          AND coalesce(r.digest, r.objectname) = coalesce(one.digest, one.object_name)) ORDER BY n)
+      INTO repeats
+      FROM generate_subscripts(known_ids, 1) AS n LEFT JOIN unnest(the_instances) AS one USING (n);
+      INSERT INTO replaced_object (instance_id, provider, bucketname, objectname, digest, replaced_at, accepted_at)
+      SELECT i.id, i.provider, i.bucketname, i.objectname, i.digest, clock_timestamp(), i.accepted_at
+      FROM dicom_instance i WHERE i.id = ANY(replaced);
+      UPDATE dicom_instance i
+      SET sop_class_uid = one.sop_class_uid, transfer_syntax_uid = one.transfer_syntax_uid, number = one.number,
+        objectname = one.object_name, bucketname = one.bucket_name, size = one.size, digest = one.digest,
+        pixel_data_offset = one.pixel_data_offset, last_modified = clock_timestamp(),
+        accepted_at = coalesce(one.accepted_at, clock_timestamp()),
+        modified_revision = revisions[(the_series[one.series]).study], attributes = one.attributes
+      FROM unnest(the_instances) AS one WHERE i.id = known_ids[one.n];
+    END IF;
+
+    INSERT INTO dicom_instance (series_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, number, objectname,
+      bucketname, provider, size, digest, pixel_data_offset, last_modified, accepted_at, initial_revision, attributes)
+    SELECT series_ids[one.series], one.sop_instance_uid, one.sop_class_uid, one.transfer_syntax_uid, one.number,
+      one.object_name, one.bucket_name, (the_series[one.series]).provider, one.size, one.digest, one.pixel_data_offset,
+      clock_timestamp(), coalesce(one.accepted_at, clock_timestamp()), revisions[(the_series[one.series]).study],
+      one.attributes
+    FROM unnest(the_instances) AS one WHERE known_ids[one.n] IS NULL;
+
+    IF complete THEN
+      UPDATE dicom_series se SET number_of_instances = se.number_of_instances + added.instances
+      FROM (SELECT one.series, count(*) AS instances FROM unnest(the_instances) AS one GROUP BY one.series) AS added
+      WHERE se.id = series_ids[added.series];
+      UPDATE dicom_study_provider sp SET number_of_instances = sp.number_of_instances + added.instances
+      FROM (SELECT (the_series[one.series]).study, (the_series[one.series]).provider, count(*) AS instances
+            FROM unnest(the_instances) AS one GROUP BY 1, 2) AS added
+      WHERE sp.study_id = study_ids[added.study] AND sp.provider = added.provider;
+    ELSE
+      PERFORM fill_series(the_instances, known_ids, the_series, series_ids);
+      PERFORM fill_studies(the_studies, study_ids);
+      PERFORM summarize_studies(study_ids);
+    END IF;
+
+    -- The quiet time starts again.
+    INSERT INTO study_change (study_id, last_recorded)
+    SELECT changed.id, clock_timestamp()
+    FROM (SELECT DISTINCT study_ids[(the_series[one.series]).study] AS id FROM unnest(the_instances) AS one) AS changed
+    ON CONFLICT (study_id) DO UPDATE SET last_recorded = EXCLUDED.last_recorded;
+  END IF;
+
+  INSERT INTO outbox (event_id, type, source, time, extensions, compressed, data)
+  SELECT queued.event_id, queued.type, queued.source, queued.time, queued.extensions, queued.compressed, queued.data
+  FROM (
+    SELECT one.place, 1 AS turn,
+      coalesce(one.repeated_id || '-' || nullif(repeats[one.n], 0), one.event_id) AS event_id,
+      'ImageStoredEvent' AS type, one.source, one.time, one.extensions, true AS compressed, contents[one.place] AS data
+    FROM unnest(the_instances) AS one
+    UNION ALL
+    SELECT one.place, 2, one.available_id || coalesce('-' || nullif(repeats[one.n], 0), ''), 'DicomAvailableEvent',
+      available_source, clock_timestamp(), one.extensions, false,
+      convert_to(format('{"provider":%s,"endpoint":%s}', to_json((the_series[one.series]).provider), to_json(concat(
+        rtrim(endpoints[one.series], '/'), '/studies/', (the_studies[(the_series[one.series]).study]).uid, '/series/',
+        (the_series[one.series]).uid, '/instances/', one.sop_instance_uid))), 'UTF8')
+    FROM unnest(the_instances) AS one
+    UNION ALL
+    SELECT one.place, 1, one.event_id, one.type, one.source, one.time, one.extensions, true, contents[one.place]
+    FROM unnest(the_others) AS one
+  ) AS queued
+  WHERE queued.type = ANY(queued_types)
+  ORDER BY queued.place, queued.turn;
+END
+$$;
