@@ -229,9 +229,10 @@ async def test_when_trying_again_may_help_it_is_a_5xx(
     [
         ("multipart/related; type=application/dicom", 400),
         ('multipart/related; type="application/dicom"; boundary=""', 400),
-        ("application/dicom", 415),
+        ("application/dicom", 409),
+        ("application/pdf", 415),
         (f"multipart/form-data; boundary={BOUNDARY}", 415),
-        (f'multipart/related; type="application/dicom+json"; boundary={BOUNDARY}', 415),
+        (f'multipart/related; type="application/dicom+json"; boundary={BOUNDARY}', 400),
         ("nonsense", 400),
         (f"multipart/related; boundary={BOUNDARY}", 200),
         (f'MULTIPART/Related;TYPE="Application/DICOM";Boundary="{BOUNDARY}"', 200),
@@ -240,7 +241,7 @@ async def test_when_trying_again_may_help_it_is_a_5xx(
 async def test_content_types(service: Service, content_type: str, status: int) -> None:
     response = await post(service.url, multipart(part10(instance())), content_type)
     assert response.status_code == status
-    if status != 200:
+    if status in (400, 415):
         assert response.headers["content-type"] == "application/problem+json"
         assert response.json()["detail"]
         assert "Traceback" not in response.text

@@ -12,22 +12,24 @@ from starlette.responses import Response
 
 from imaging_services.apps.dicomweb_ingestion.problems import problem
 from imaging_services.apps.dicomweb_ingestion.resources import base_url
-from imaging_services.apps.dicomweb_ingestion.stow_parts import Budget, PartReceiver
+from imaging_services.apps.dicomweb_ingestion.stow_budget import Budget
+from imaging_services.apps.dicomweb_ingestion.stow_form import Form, form_of
+from imaging_services.apps.dicomweb_ingestion.stow_metadata import MetadataReceiver
+from imaging_services.apps.dicomweb_ingestion.stow_parts import PartReceiver
 from imaging_services.apps.dicomweb_ingestion.stow_response import encode, status_of, store_instances_response
 from imaging_services.domain.dicom.media_types import (
-    DICOM,
     DICOM_JSON,
     DICOM_XML,
     JSON,
-    MULTIPART,
     parse_accept,
-    parse_media_type,
 )
 from imaging_services.domain.dicom.uids import is_uid
 from imaging_services.domain.errors import InvalidInput, SettingsError
 from imaging_services.domain.ingest.ingest import Ingest
 
 log = structlog.get_logger(__name__)
+
+Receiver = PartReceiver | MetadataReceiver
 
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)I?B?", re.IGNORECASE)
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -79,12 +81,18 @@ class _Stow:
 
     async def store(self, request: Request) -> Response:
         """Store every part of the request."""
-        media_type = _response_type(request)
-        boundary = _boundary(request)
-        study = _study(request)
-        receiver = PartReceiver(self._ingest, self._budget, study=study, concurrency=self._limits.concurrency)
         try:
-            await receiver.receive(self._body(request), boundary)
+            media_type = _response_type(request)
+            form = form_of(request.headers.get("content-type"))
+            self._require_length(request)
+            receiver = self._receiver(request, form)
+        except (InvalidInput, HTTPException) as error:
+            if request.headers.get("expect", "").lower() != "100-continue":
+                raise
+            # Nothing has been read, so the client is not told to send; it may not do so after this (RFC 9110 10.1.1).
+            return problem(request, *_told(error), {"Connection": "close"})
+        try:
+            await receiver.receive(self._body(request), form.parser)
         except ClientDisconnect:
             log.warning("connection lost while storing", **_counts(receiver))
             return Response(status_code=400)  # nobody is there to read it
@@ -92,19 +100,29 @@ class _Stow:
             log.warning("store request broken off", reason=str(error), **_counts(receiver))
             return _broken_off(request, error, receiver)
         if not receiver.outcomes:
-            raise InvalidInput("the multipart body has no part")
+            raise InvalidInput("the request has no part with an instance")
         status = status_of(receiver.outcomes)
         document = store_instances_response(receiver.outcomes, base_url(request, self._ingest.wado_external))
         log.info("store request answered", status=status, **_counts(receiver))
         headers = {"Retry-After": "2"} if status >= 500 else None
         return Response(encode(document, media_type), status, headers, media_type)
 
+    def _receiver(self, request: Request, form: Form) -> Receiver:
+        study, concurrency = _study(request), self._limits.concurrency
+        if not form.metadata:
+            return PartReceiver(self._ingest, self._budget, study=study, concurrency=concurrency)
+        location = str(request.url)
+        return MetadataReceiver(self._ingest, self._budget, study=study, concurrency=concurrency, location=location)
+
+    def _require_length(self, request: Request) -> None:
+        """Raise HTTP 413 when the length that is declared is too long already."""
+        limit, declared = self._limits.max_body, request.headers.get("content-length", "")
+        if limit is not None and declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
         """The body's blocks, up to the limit. Raises HTTP 413."""
         limit = self._limits.max_body
-        declared = request.headers.get("content-length", "")
-        if limit is not None and declared.isdigit() and int(declared) > limit:
-            raise _too_large(limit)
         received = 0
         async for block in request.stream():
             received += len(block)
@@ -124,20 +142,6 @@ def _response_type(request: Request) -> str:
     raise HTTPException(406, f"none of the accepted media types is available; available: {DICOM_JSON}, {DICOM_XML}")
 
 
-def _boundary(request: Request) -> str:
-    """The boundary of a multipart/related body of instances. Raises HTTP 415, ``InvalidInput`` without a boundary."""
-    content_type = request.headers.get("content-type")
-    if not content_type:
-        raise HTTPException(415, f"the request has no Content-Type; instances are stored as {MULTIPART}; type={DICOM}")
-    found = parse_media_type(content_type)
-    if found.type != MULTIPART or found.parameters.get("type", DICOM).lower() != DICOM:
-        raise HTTPException(415, f'instances are stored as {MULTIPART}; type="{DICOM}", not as {content_type[:200]}')
-    boundary = found.parameters.get("boundary")
-    if not boundary:
-        raise InvalidInput("the Content-Type has no boundary")
-    return boundary
-
-
 def _study(request: Request) -> str | None:
     study: str | None = request.path_params.get("study")
     if study is not None and not is_uid(study):
@@ -149,17 +153,20 @@ def _too_large(limit: int) -> HTTPException:
     return HTTPException(413, f"the request is longer than MAX_STOW_SIZE, {limit} bytes")
 
 
-def _broken_off(request: Request, error: InvalidInput | HTTPException, receiver: PartReceiver) -> Response:
+def _broken_off(request: Request, error: InvalidInput | HTTPException, receiver: Receiver) -> Response:
     """A problem document that says how many instances had come whole and are stored.
 
     The connection stays: the server reads the rest of the body away, so that the client gets to read the answer.
     """
-    status = error.status_code if isinstance(error, HTTPException) else 400
-    detail = error.detail if isinstance(error, HTTPException) else str(error)
+    status, detail = _told(error)
     stored = _counts(receiver)["stored"]
     return problem(request, status, f"{detail}; instances stored before that: {stored}")
 
 
-def _counts(receiver: PartReceiver) -> dict[str, int]:
+def _told(error: InvalidInput | HTTPException) -> tuple[int, str]:
+    return (error.status_code, error.detail) if isinstance(error, HTTPException) else (400, str(error))
+
+
+def _counts(receiver: Receiver) -> dict[str, int]:
     stored = sum(outcome.ingested is not None for outcome in receiver.outcomes)
     return {"stored": stored, "failed": len(receiver.outcomes) - stored}

@@ -2,61 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
-from dataclasses import dataclass
 
-import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from imaging_services.apps.dicomweb_ingestion.stow_budget import Budget
+from imaging_services.apps.dicomweb_ingestion.stow_form import PartParser
+from imaging_services.apps.dicomweb_ingestion.stow_outcome import Outcome, report
 from imaging_services.domain.dicom.media_types import DICOM, parse_media_type
-from imaging_services.domain.dicom.multipart import MultipartParser, PartEvent, PartStart
+from imaging_services.domain.dicom.multipart import PartEvent, PartStart
 from imaging_services.domain.dicom.part10 import Part10Stream
 from imaging_services.domain.dicom.uids import is_uid
-from imaging_services.domain.errors import ImagingError, InvalidInput, NotDicom, answer_for
+from imaging_services.domain.errors import ImagingError, InvalidInput, NotDicom
 from imaging_services.domain.ingest.ingest import Expected, Ingest, Ingested
-
-log = structlog.get_logger(__name__)
 
 QUEUED_BLOCKS = 4
 """Blocks of one part between the connection and the spool; then the connection is not read."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of one part: the stored instance, or the error and, if they could be read, the SOP UIDs."""
-
-    ingested: Ingested | None = None
-    error: BaseException | None = None
-    sop_class_uid: str = ""
-    sop_instance_uid: str = ""
-
-    def identify(self, sop_class_uid: str, sop_instance_uid: str) -> None:
-        """Remember the UIDs of the data set."""
-        self.sop_class_uid, self.sop_instance_uid = sop_class_uid, sop_instance_uid
-
-
-class Budget:
-    """Bytes of instances in memory over all requests; whoever comes when it is spent waits."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held = 0
-        self._changed = asyncio.Condition()
-
-    async def available(self) -> None:
-        """Wait until there is room for one more instance."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._held < self._limit)
-
-    def hold(self, size: int) -> None:
-        """Count bytes that have been received."""
-        self._held += size
-
-    async def release(self, size: int) -> None:
-        """They are stored or given up."""
-        async with self._changed:
-            self._held -= size
-            self._changed.notify_all()
 
 
 class PartStream:
@@ -100,17 +61,17 @@ class PartReceiver:
         self._open: PartStream | None = None
         self.outcomes: list[Outcome] = []
 
-    async def receive(self, blocks: AsyncIterable[bytes], boundary: str) -> None:
+    async def receive(self, blocks: AsyncIterable[bytes], parser: PartParser) -> None:
         """Store every part. On a malformed or cut body raises ``InvalidInput``, or what ``blocks`` raises, after the
         parts that had come whole are stored; ``outcomes`` tells of them in any case."""
-        parser = MultipartParser(boundary)
         broken: Exception | None = None
         async with asyncio.TaskGroup() as tasks:
             try:
                 async for block in blocks:
                     for event in parser.feed(block):
                         await self._take(event, tasks)
-                parser.close()
+                for event in parser.close():
+                    await self._take(event, tasks)
             except (ImagingError, HTTPException, ClientDisconnect) as error:
                 broken = error
                 if self._open is not None:
@@ -137,12 +98,8 @@ class PartReceiver:
     async def _store(self, start: PartStart, part: PartStream, outcome: Outcome) -> None:
         try:
             outcome.ingested = await self._store_data_set(start, part, outcome)
-        except ImagingError as error:
-            outcome.error = error
-            log.warning("instance not stored", sop_instance_uid=outcome.sop_instance_uid, **_reason(error))
-        except Exception as error:
-            outcome.error = error
-            log.exception("instance not stored", sop_instance_uid=outcome.sop_instance_uid)
+        except Exception as error:  # noqa: BLE001 - the response tells of each instance
+            report(outcome, error)
         finally:
             self._turns.release()
             await part.drain()
@@ -156,9 +113,9 @@ class PartReceiver:
         file = Part10Stream(aiter(part))
         transfer_syntax = await file.open(declared if declared and is_uid(declared) else None)
         return await self._ingest.receive(
-            file, transfer_syntax=transfer_syntax, expected=self._expected, identified=outcome.identify
+            file,
+            transfer_syntax=transfer_syntax,
+            expected=self._expected,
+            identified=outcome.identify,
+            inspect=outcome.inspect,
         )
-
-
-def _reason(error: ImagingError) -> dict[str, str]:
-    return {"error": type(error).__name__, "reason": str(error), "failure_reason": f"{answer_for(error).stow:04X}H"}

@@ -5,11 +5,11 @@ from typing import Any
 
 import orjson
 
-from imaging_services.apps.dicomweb_ingestion.stow_parts import Outcome
+from imaging_services.apps.dicomweb_ingestion.stow_outcome import Outcome
 from imaging_services.domain.dicom.media_types import DICOM_JSON, DICOM_XML
 from imaging_services.domain.dicom.native_model import native_dicom_model
 from imaging_services.domain.errors import answer_for, is_retryable
-from imaging_services.domain.ingest.ingest import Ingested
+from imaging_services.domain.ingest.conformance import Finding
 from imaging_services.domain.manifest.query import DicomJson
 
 _REFERENCED_SOP_CLASS_UID = "00081150"
@@ -19,6 +19,11 @@ _FAILURE_REASON = "00081197"
 _FAILED_SOP_SEQUENCE = "00081198"
 _REFERENCED_SOP_SEQUENCE = "00081199"
 _OTHER_FAILURES_SEQUENCE = "0008119A"
+_WARNING_REASON = "00081196"
+_FAILED_ATTRIBUTES_SEQUENCE = "00741048"
+_SELECTOR_ATTRIBUTE = "00720026"
+_ERROR_COMMENT = "00000902"
+_COERCED, _DISCARDED, _DOES_NOT_MATCH_SOP_CLASS = 0xB000, 0xB006, 0xB007
 
 
 def status_of(outcomes: Sequence[Outcome]) -> int:
@@ -47,7 +52,9 @@ def store_instances_response(outcomes: Iterable[Outcome], base: str) -> DicomJso
     if failed:
         document[_FAILED_SOP_SEQUENCE] = _sequence(_failure(outcome) for outcome in failed)
     if stored:
-        document[_REFERENCED_SOP_SEQUENCE] = _sequence(_reference(ingested, base) for ingested in stored)
+        document[_REFERENCED_SOP_SEQUENCE] = _sequence(
+            _reference(outcome, base) for outcome in outcomes if outcome.ingested
+        )
     unidentified = [outcome for outcome in failed if not outcome.sop_instance_uid]
     if unidentified:
         document[_OTHER_FAILURES_SEQUENCE] = _sequence(_failure(outcome) for outcome in unidentified)
@@ -62,15 +69,30 @@ def encode(document: DicomJson, media_type: str) -> bytes:
 MEDIA_TYPES = (DICOM_JSON, DICOM_XML)
 
 
-def _reference(ingested: Ingested, base: str) -> dict[str, Any]:
+def _reference(outcome: Outcome, base: str) -> dict[str, Any]:
+    ingested = outcome.ingested
+    assert ingested is not None  # only stored ones come here
     url = (
         f"{base}/studies/{ingested.study_instance_uid}/series/{ingested.series_instance_uid}"
         f"/instances/{ingested.sop_instance_uid}"
     )
-    return {
+    item = {
         _REFERENCED_SOP_CLASS_UID: _value("UI", ingested.sop_class_uid),
         _REFERENCED_SOP_INSTANCE_UID: _value("UI", ingested.sop_instance_uid),
         _RETRIEVE_URL: _value("UR", url),
+    }
+    warnings = [*outcome.discarded, *outcome.coerced, *outcome.findings]
+    if warnings:
+        reason = _DISCARDED if outcome.discarded else _COERCED if outcome.coerced else _DOES_NOT_MATCH_SOP_CLASS
+        item[_WARNING_REASON] = _value("US", reason)
+        item[_FAILED_ATTRIBUTES_SEQUENCE] = _sequence(map(_finding, warnings))
+    return item
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        _ERROR_COMMENT: _value("LO", finding.comment),
+        _SELECTOR_ATTRIBUTE: _value("AT", f"{finding.tag:08X}"),
     }
 
 

@@ -68,11 +68,13 @@ class MultipartParser:
             pass
         return events
 
-    def close(self) -> None:
-        """The body has ended. Raises ``InvalidInput`` when the final boundary has not been seen."""
+    def close(self) -> list[PartEvent]:
+        """The body has ended, which completes nothing. Raises ``InvalidInput`` when the final boundary has not been
+        seen."""
         if self._state is not _State.EPILOGUE:
             what = "it has no part" if self._state is _State.PREAMBLE else "it is cut before the final boundary"
             raise InvalidInput(f"the multipart body is malformed: {what}")
+        return []
 
     def _preamble(self, _events: list[PartEvent]) -> bool:
         found = self._buffer.find(self._mark)

@@ -17,7 +17,7 @@ def native_dicom_model(document: DicomJson) -> bytes:
     root = Element("NativeDicomModel", {"xmlns": _NAMESPACE, "xml:space": "preserve"})
     _attributes(root, document)
     encoded: bytes = tostring(root, encoding="utf-8", xml_declaration=True)
-    return encoded
+    return encoded.replace(b"\r", b"&#13;")  # XML parsers read a plain CR as LF
 
 
 def _attributes(parent: Element, document: DicomJson) -> None:
@@ -26,6 +26,9 @@ def _attributes(parent: Element, document: DicomJson) -> None:
         keyword = keyword_for_tag(int(tag, 16))
         if keyword:
             names["keyword"] = keyword
+        creator = _private_creator(document, tag)
+        if creator:
+            names["privateCreator"] = creator
         element = SubElement(parent, "DicomAttribute", names)
         if "BulkDataURI" in attribute:
             SubElement(element, "BulkData", {"uri": attribute["BulkDataURI"]})
@@ -33,6 +36,14 @@ def _attributes(parent: Element, document: DicomJson) -> None:
             SubElement(element, "InlineBinary").text = attribute["InlineBinary"]
         for number, value in enumerate(attribute.get("Value", ()), 1):
             _value(element, attribute["vr"], str(number), value)
+
+
+def _private_creator(document: DicomJson, tag: str) -> str | None:
+    """Who defines a private attribute: the value that reserves its block (PS3.5 section 7.8.1, PS3.19 annex A.1)."""
+    if int(tag[3], 16) % 2 == 0 or tag[4:6] == "00":
+        return None
+    values = document.get(f"{tag[:4]}00{tag[4:6]}", {}).get("Value") or [None]
+    return _text(values[0]) if isinstance(values[0], str) else None
 
 
 def _value(element: Element, vr: str, number: str, value: Any) -> None:
