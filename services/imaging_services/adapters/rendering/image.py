@@ -1,0 +1,83 @@
+"""A decoded frame as an image for display: the pipeline of PS3.4 section N.2, then region, scale and annotations."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydicom import Dataset
+
+from imaging_services.adapters.rendering.annotation import annotate
+from imaging_services.adapters.rendering.colour import as_rgb, from_palette, with_supplement
+from imaging_services.adapters.rendering.encoding import encode
+from imaging_services.adapters.rendering.frame_attributes import numbers
+from imaging_services.adapters.rendering.grayscale import gray_levels
+from imaging_services.adapters.rendering.presentation import Presentation, Window
+from imaging_services.adapters.rendering.viewport import fit
+from imaging_services.domain.dicom.pixel_description import PixelDescription
+from imaging_services.domain.errors import PermanentError
+
+Array = np.ndarray[Any, Any]
+
+
+def frame_file(
+    array: Array,
+    photometric_interpretation: str,
+    header: Dataset,
+    pixels: PixelDescription,
+    frame: int,
+    media_type: str,
+    presentation: Presentation,
+) -> bytes:
+    """A frame as a file of one of ``encoding``'s media types. Arguments and errors as of ``render_frame``."""
+    image = render_frame(array, photometric_interpretation, header, pixels, frame, presentation)
+    return encode(image, media_type, presentation, header)
+
+
+def render_frame(
+    array: Array,
+    photometric_interpretation: str,
+    header: Dataset,
+    pixels: PixelDescription,
+    frame: int,
+    presentation: Presentation,
+) -> Image.Image:
+    """The image of mode ``L`` or ``RGB``.
+
+    ``array`` has the stored values, interleaved and in ``photometric_interpretation``; ``header`` the sequences and
+    tables that rendering needs; ``frame`` counts from 1. Blocking: belongs in a worker thread.
+
+    Raises ``InvalidInput`` for a region outside of the image, ``PermanentError`` for what cannot be rendered.
+    """
+    try:
+        with np.errstate(all="ignore"):  # an extreme window or slope makes extreme numbers, which are clipped
+            shown = _displayed(array, photometric_interpretation, header, pixels, frame, presentation.window)
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:  # what pydicom and NumPy raise
+        raise PermanentError(f"the image's header is broken: {error}") from None
+    image = Image.fromarray(np.ascontiguousarray(shown))
+    image = fit(image, presentation.viewport, _pixel_aspect(header))
+    return annotate(image, header, presentation.annotations)
+
+
+def _displayed(
+    array: Array,
+    photometric_interpretation: str,
+    header: Dataset,
+    pixels: PixelDescription,
+    frame: int,
+    window: Window | None,
+) -> Array:
+    """Gray levels or RGB with 8 bits."""
+    if array.ndim == 3:
+        return as_rgb(array, photometric_interpretation, pixels)
+    if photometric_interpretation == "PALETTE COLOR":
+        return from_palette(array, header, pixels)
+    levels = gray_levels(array, header, pixels, frame, window)
+    coloured = with_supplement(levels, array, header, pixels)
+    return levels if coloured is None else coloured
+
+
+def _pixel_aspect(header: Dataset) -> float:
+    """Height of a pixel by its width, of Pixel Aspect Ratio (PS3.3 section C.7.6.3.1.7)."""
+    ratio = numbers(header, "PixelAspectRatio")
+    usable = len(ratio) == 2 and min(ratio) > 0 and max(ratio) <= 100 * min(ratio)
+    return ratio[0] / ratio[1] if usable else 1.0
