@@ -52,9 +52,10 @@ def _add_local(app: typer.Typer) -> None:
 
 
 def _add_operations(app: typer.Typer) -> None:
-    from imaging_services.cli import dead_letters, doctor
+    from imaging_services.cli import dead_letters, doctor, stream
 
     app.command("doctor", rich_help_panel="Operations")(doctor.doctor)
+    app.command("stream", rich_help_panel="Operations")(stream.stream)
     app.command("dead-letters", rich_help_panel="Operations")(dead_letters.dead_letters)
     app.command("redrive", rich_help_panel="Operations")(dead_letters.redrive)
 

@@ -51,6 +51,7 @@ class HttpClient(Protocol):
         method: str,
         url: str = "",
         *,
+        content: bytes | AsyncIterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         accept: frozenset[int] = frozenset(),
     ) -> AbstractAsyncContextManager[HttpStream]:

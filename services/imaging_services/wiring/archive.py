@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from imaging_services.adapters.http.manifest import HttpManifest
+from imaging_services.adapters.memory.study_headers import MemoryHeaders
 from imaging_services.adapters.postgres.manifest import PostgresManifestQuery
 from imaging_services.adapters.postgres.pool import open_pool
 from imaging_services.adapters.postgres.settings import PostgresSettings
+from imaging_services.adapters.postgres.study_headers import PostgresHeaders
 from imaging_services.adapters.s3.space import open_space as space_at
 from imaging_services.domain.errors import SettingsError
-from imaging_services.domain.ports import ObjectStore
+from imaging_services.domain.ports import KeptHeaders, ManifestQuery, ObjectStore
 
 QueriedManifest = PostgresManifestQuery | HttpManifest
 
@@ -32,6 +34,12 @@ async def open_manifest(
             await manifest.close()
     else:
         raise SettingsError("no manifest to query: set DB_HOST and the other DB_ variables, or QUERY_ENDPOINT")
+
+
+def kept_headers(manifest: ManifestQuery) -> KeptHeaders:
+    """Where headers are kept for study header documents: beside the manifest when this service reaches the database
+    itself, so that all of its processes share them, else in memory."""
+    return PostgresHeaders(manifest.pool) if isinstance(manifest, PostgresManifestQuery) else MemoryHeaders()
 
 
 @asynccontextmanager

@@ -1,0 +1,1 @@
+"""Header and frame streaming on the DICOMweb service: ``docs/streaming.md``."""
