@@ -11,8 +11,10 @@ import platform
 import tempfile
 from pathlib import Path
 
+import frames
 import reception
 import services
+import streaming
 from measure import Series
 
 OUT = Path(__file__).parent / "out"
@@ -27,6 +29,10 @@ def main() -> None:
             results += reception.compare(Path(folder) / "reception", arguments.instances, arguments.rounds)
         if "services" in arguments.only:
             results += services.compare(Path(folder) / "services", arguments.instances, arguments.rounds)
+        if "streaming" in arguments.only:
+            results += streaming.compare(Path(folder) / "streaming", arguments.instances, arguments.rounds)
+        if "frames" in arguments.only:
+            frames.report(Path(folder) / "frames")
     print(
         f"\n{platform.machine()}, {platform.python_version()}, {arguments.instances} CT instances of 525 KB, ", end=""
     )
@@ -41,7 +47,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--instances", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=["reception", "services"], default=["reception", "services"])
+    parts = ["reception", "services", "streaming", "frames"]
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts[:2], help="the others only when named")
     return parser.parse_args()
 
 
