@@ -20,6 +20,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from imaging_services.adapters.dimse.associate import encode_request
 from imaging_services.adapters.dimse.messages import encode_message
 from imaging_services.adapters.dimse.pdu import RELEASE_RQ
+from imaging_services.adapters.dimse.user_information import UserInformation
 from imaging_services.adapters.nats.relay_dead_letters import RelayDeadLetter, list_relay_dead_letters
 from imaging_services.domain.dicom.command_set import COMMAND_DATA_SET_TYPE, ERROR_COMMENT, CommandSet, store_request
 from imaging_services.domain.dicom.dimse import ProposedContext
@@ -96,7 +97,7 @@ async def associated(stack: Stack, entrance: str) -> RawPeer:
     address = stack.ready[entrance]
     peer = await RawPeer.connect(address["port"])
     context = ProposedContext(1, CTImageStorage, (ExplicitVRLittleEndian,))
-    await peer.send(encode_request("BAD", address["ae_title"], [context], 16384))
+    await peer.send(encode_request("BAD", address["ae_title"], [context], UserInformation(16384)))
     kind, _ = await peer.receive()
     assert kind == A_ASSOCIATE_AC
     return peer

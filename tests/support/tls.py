@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 _SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # PostgreSQL's, chapter "Message Formats" of its manual
 
@@ -114,3 +117,20 @@ async def _forward(front: Front, reader: asyncio.StreamReader, writer: asyncio.S
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def as_pkcs12(certificate: Path, key: Path, password: str) -> Path:
+    """The two PEM files as one PKCS12 file beside them."""
+    first, *chain = x509.load_pem_x509_certificates(certificate.read_bytes())
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    made = certificate.with_suffix(".p12")
+    made.write_bytes(
+        pkcs12.serialize_key_and_certificates(
+            b"server",
+            private,  # type: ignore[arg-type]  # trustme makes RSA and EC keys only
+            first,
+            chain,
+            serialization.BestAvailableEncryption(password.encode()),
+        )
+    )
+    return made

@@ -19,6 +19,8 @@ from imaging_services.adapters.dimse.pdu import RELEASE_RP, RELEASE_RQ
 from imaging_services.adapters.dimse.requestor import RemoteAE
 from imaging_services.adapters.dimse.scu import association, echo
 from imaging_services.adapters.dimse.settings import AssociationLimits
+from imaging_services.adapters.dimse.tls import TlsContext, client_context
+from imaging_services.adapters.dimse.user_information import UserInformation
 from imaging_services.domain.dicom.command_set import (
     COMMAND_DATA_SET_TYPE,
     COMMAND_FIELD,
@@ -36,7 +38,7 @@ from support.dimse import CT, EXPLICIT, RawPeer, Recorder, eventually
 
 LIMITS = AssociationLimits(max_pdu_length=16384, max_associations=2)
 CONTEXTS = (ProposedContext(1, CT, (EXPLICIT,)), ProposedContext(3, VERIFICATION, (EXPLICIT,)))
-ASSOCIATE = encode_request("SCU", "SCP", CONTEXTS, 16384)
+ASSOCIATE = encode_request("SCU", "SCP", CONTEXTS, UserInformation(16384))
 STORE = store_request(CT, "1.2.3")
 TLS = Path(__file__).parents[2] / "data" / "tls"
 A_ABORT, A_ASSOCIATE_AC, A_ASSOCIATE_RJ = 7, 2, 3
@@ -379,14 +381,14 @@ async def test_tls_on_both_sides(handler: Recorder) -> None:
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     server.load_cert_chain(certificate, key)
     client.load_verify_locations(certificate)
-    listener = await listen(handler, "127.0.0.1", 0, tls=server)
-    peer = RemoteAE("127.0.0.1", listener.port, tls=client)
+    listener = await listen(handler, "127.0.0.1", 0, tls=TlsContext(lambda: server))
+    peer = RemoteAE("127.0.0.1", listener.port, tls=TlsContext(lambda: client))
     async with association(peer, calling_ae_title="SCU", called_ae_title="SCP", contexts=CONTEXTS) as requestor:
         assert (await requestor.store(1, STORE, bytes(3000000))).status == 0
     assert handler.stored == [("1.2.3", bytes(3000000))]
     with pytest.raises(BackendUnavailable):
         await echo(RemoteAE("127.0.0.1", listener.port), calling_ae_title="PLAIN", called_ae_title="SCP")
-    stranger = RemoteAE("127.0.0.1", listener.port, tls=ssl.create_default_context())
+    stranger = RemoteAE("127.0.0.1", listener.port, tls=client_context(None, None))
     with pytest.raises(BackendUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         await echo(stranger, calling_ae_title="STRANGER", called_ae_title="SCP")
     await listener.close(1)

@@ -10,10 +10,18 @@ from imaging_services.adapters.dimse.acceptor import Listener, listen
 from imaging_services.adapters.dimse.associate import decode_request, encode_accept
 from imaging_services.adapters.dimse.contexts import Capabilities, choose_contexts
 from imaging_services.adapters.dimse.messages import encode_message
+from imaging_services.adapters.dimse.pdu import RELEASE_RP
 from imaging_services.adapters.dimse.pool import AssociationPool
 from imaging_services.adapters.dimse.requestor import RemoteAE
 from imaging_services.adapters.dimse.settings import AssociationLimits
-from imaging_services.domain.dicom.command_set import MESSAGE_ID_BEING_RESPONDED_TO, CommandSet, store_request
+from imaging_services.adapters.dimse.user_information import UserInformation
+from imaging_services.domain.dicom.command_set import (
+    MESSAGE_ID_BEING_RESPONDED_TO,
+    CommandField,
+    CommandSet,
+    request,
+    store_request,
+)
 from imaging_services.domain.dicom.dimse import AcceptedContext, ProposedContext, Requestor
 from imaging_services.domain.errors import (
     BackendUnavailable,
@@ -39,7 +47,9 @@ async def read_pdu(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, max_pdu: int = 0) -> None:
     _, body = await read_pdu(reader)
-    writer.write(encode_accept(decode_request(body), {1: AcceptedContext(1, CT, EXPLICIT)}, {}, max_pdu))
+    writer.write(
+        encode_accept(decode_request(body), {1: AcceptedContext(1, CT, EXPLICIT)}, {}, UserInformation(max_pdu))
+    )
 
 
 @pytest.fixture
@@ -283,3 +293,27 @@ async def test_pool_passes_transient_rejection_on(handler: Recorder) -> None:
     assert (await pool.store(CT, "1.1", EXPLICIT, b"data")).status == 0
     await pool.close()
     await listener.close(1)
+
+
+async def test_an_event_report_that_nobody_asked_for_is_refused_and_the_operation_goes_on(serve: Serve) -> None:
+    """The outcome of a storage commitment is then reported again, on an association of its own."""
+    answers: list[CommandSet] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await accept(reader, writer)
+        await read_pdu(reader)  # the command
+        await read_pdu(reader)  # the data set
+        event = request(CommandField.N_EVENT_REPORT_RQ, CT, message_id=9, has_data_set=True)
+        writer.write(encode_message(1, event, bytes(40000), 16384))
+        _, answer = await read_pdu(reader)
+        answers.append(CommandSet.decode(answer[6:]))
+        writer.write(encode_message(1, STORE.response(0), None, 16384))
+        await read_pdu(reader)
+        writer.write(RELEASE_RP)
+
+    requestor = await (await serve(script)).associate(calling_ae_title="A", called_ae_title="B", contexts=CONTEXTS)
+    assert (await requestor.store(1, STORE, b"data")).status == 0
+    await requestor.release()
+    [answer] = answers
+    assert (answer.command_field, answer.status) == (0x8100, 0x0110)
+    assert answer.number(MESSAGE_ID_BEING_RESPONDED_TO) == 9

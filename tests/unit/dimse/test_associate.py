@@ -13,11 +13,12 @@ from imaging_services.adapters.dimse.associate import (
     encode_request,
 )
 from imaging_services.adapters.dimse.pdu import AbortReason, ProtocolViolation
+from imaging_services.adapters.dimse.user_information import UserInformation
 from imaging_services.domain.dicom.dimse import AcceptedContext, ProposedContext
 from support.dimse import CT, EXPLICIT, IMPLICIT, MR
 
 CONTEXTS = (ProposedContext(1, CT, (EXPLICIT, IMPLICIT)), ProposedContext(3, MR, (IMPLICIT,)))
-REQUEST = encode_request("SCU", "ARCHIVE", CONTEXTS, 65536)
+REQUEST = encode_request("SCU", "ARCHIVE", CONTEXTS, UserInformation(65536))
 
 
 def item(kind: int, value: bytes) -> bytes:
@@ -29,7 +30,7 @@ def test_request_comes_back() -> None:
     assert request.calling_ae_title == "SCU"
     assert request.called_ae_title == "ARCHIVE"
     assert request.contexts == CONTEXTS
-    assert request.max_pdu_length == 65536
+    assert request.user.max_pdu_length == 65536
     assert request.application_context == "1.2.840.10008.3.1.1.1"
 
 
@@ -38,22 +39,26 @@ def test_pynetdicom_reads_our_request_and_accept() -> None:
     theirs.decode(REQUEST)
     assert [c.abstract_syntax for c in theirs.presentation_context] == [CT, MR]
     accept = A_ASSOCIATE_AC()
-    accept.decode(encode_accept(decode_request(REQUEST[6:]), {1: AcceptedContext(1, CT, EXPLICIT)}, {3: 4}, 4096))
+    accept.decode(
+        encode_accept(decode_request(REQUEST[6:]), {1: AcceptedContext(1, CT, EXPLICIT)}, {3: 4}, UserInformation(4096))
+    )
     assert [(c.context_id, c.result) for c in accept.presentation_context] == [(1, 0), (3, 4)]
     assert accept.user_information.maximum_length == 4096
 
 
 def test_accept_comes_back() -> None:
-    encoded = encode_accept(decode_request(REQUEST[6:]), {3: AcceptedContext(3, MR, IMPLICIT)}, {}, 100000)
+    encoded = encode_accept(
+        decode_request(REQUEST[6:]), {3: AcceptedContext(3, MR, IMPLICIT)}, {}, UserInformation(100000)
+    )
     accept = decode_accept(encoded[6:])
     assert accept.contexts == (AnsweredContext(1, 3, EXPLICIT), AnsweredContext(3, 0, IMPLICIT))
-    assert accept.max_pdu_length == 100000
+    assert accept.user.max_pdu_length == 100000
 
 
 def test_unknown_items_and_sub_items_are_skipped() -> None:
     user_identity = item(0x58, b"\x01\x01\x00\x04anna\x00\x00")
     extra = item(0x99, b"what") + item(0x50, item(0x51, (1000).to_bytes(4, "big")) + user_identity + item(0x77, b""))
-    assert decode_request(REQUEST[6:] + extra).max_pdu_length == 1000
+    assert decode_request(REQUEST[6:] + extra).user.max_pdu_length == 1000
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imaging_services.domain.dicom.command_set import CommandSet, store_request
-from imaging_services.domain.dicom.dimse import AssociationRequest, Negotiated, ProposedContext, Rejection
+from imaging_services.domain.dicom.dimse import AssociationRequest, Negotiated, ProposedContext, Rejection, Role
 from imaging_services.domain.errors import (
     DataSetMismatch,
     InvalidInput,
@@ -73,15 +73,21 @@ def test_notices():
 
 
 @pytest.mark.parametrize(
-    "outcome", [Negotiated({1: "1.2.840.10008.1.2"}, {3: 4}), Negotiated(), Rejection(1, 1, 7, "not known")]
+    "outcome",
+    [
+        Negotiated({1: "1.2.840.10008.1.2"}, {3: 4}, {"1.2": Role(scu=True, scp=False)}, {"1.5": b"\1\0"}),
+        Negotiated(),
+        Rejection(1, 1, 7, "not known"),
+    ],
 )
 def test_negotiation_outcomes(outcome):
     assert decode_outcome(encode_outcome(outcome)) == outcome
 
 
 def test_negotiation_requests():
-    contexts = (ProposedContext(1, "1.2", ("1.3", "1.4")), ProposedContext(3, "1.5", ("1.3",)))
-    request = AssociationRequest("id", "CALLING", "CÄLLED", contexts, 16384, "10.0.0.1:104")
+    contexts = (ProposedContext(1, "1.2", ("1.3", "1.4")), ProposedContext(3, "1.5", ("1.3",), ("1.2",)))
+    roles = {"1.2": Role(scu=False, scp=True)}
+    request = AssociationRequest("id", "CALLING", "CÄLLED", contexts, 16384, "10.0.0.1:104", roles, {"1.5": b"\1"})
     assert decode_request(encode_request(request)) == request
 
 

@@ -17,6 +17,12 @@ from imaging_services.adapters.dimse.associate import (
 )
 from imaging_services.adapters.dimse.connection import Connection
 from imaging_services.adapters.dimse.messages import IncomingMessage
+from imaging_services.adapters.dimse.negotiation import (
+    accepted_contexts,
+    accepted_information,
+    operations_of_requestor,
+    requested,
+)
 from imaging_services.adapters.dimse.operations import Operations
 from imaging_services.adapters.dimse.pdu import (
     RELEASE_RP,
@@ -27,11 +33,12 @@ from imaging_services.adapters.dimse.pdu import (
     encode_reject,
 )
 from imaging_services.adapters.dimse.settings import AssociationLimits
+from imaging_services.adapters.dimse.sub_operations import BackwardRequests
+from imaging_services.adapters.dimse.users import Users
 from imaging_services.domain.dicom.command_set import MESSAGE_ID, MESSAGE_ID_BEING_RESPONDED_TO, CommandField
 from imaging_services.domain.dicom.dimse import (
     LOCAL_LIMIT_EXCEEDED,
     TEMPORARY_CONGESTION,
-    AcceptedContext,
     Association,
     AssociationHandler,
     AssociationRequest,
@@ -65,17 +72,21 @@ class AcceptedAssociation:
         limits: AssociationLimits,
         admits: Callable[[], bool],
         on_connected: Callable[["AcceptedAssociation"], None],
+        users: Users | None = None,
     ) -> None:
         self._handler = handler
         self._limits = limits
         self._admits = admits
         self._on_connected = on_connected
+        self._users = users
         self._state = _State.AWAITING_REQUEST
         self._request: AssociateRequest | None = None
         self._waiting: deque[IncomingMessage] = deque()
         self._wake = asyncio.Event()
         self._operations: Operations | None = None
-        self._busy = False
+        self._backward: BackwardRequests | None = None
+        self._under_way = 0
+        self._window = 1
         self.connection = Connection(self, limits)
 
     @property
@@ -105,7 +116,7 @@ class AcceptedAssociation:
             calling=request.calling_ae_title,
             called=request.called_ae_title,
             contexts=len(association.contexts),
-            implementation=request.implementation,
+            implementation=request.user.implementation,
             association=association.association_id,
         )
         clean = False
@@ -150,6 +161,8 @@ class AcceptedAssociation:
             raise ProtocolViolation(AbortReason.UNEXPECTED_PDU, "A-RELEASE-RQ within a message")
         else:
             self._state = _State.RELEASING
+            if self._backward is not None:  # no response of the peer may come any more
+                self._backward.lost()
         self._wake.set()
 
     def message_received(self, message: IncomingMessage) -> None:
@@ -158,6 +171,9 @@ class AcceptedAssociation:
         if field == CommandField.C_CANCEL_RQ:
             if self._operations is not None:
                 self._operations.cancel(message.command.number(MESSAGE_ID_BEING_RESPONDED_TO, -1))
+            return
+        if field & 0x8000 and self._backward is not None:
+            self._backward.response_received(message)
             return
         if field & 0x8000 or message.command.number(MESSAGE_ID, -1) < 0:
             raise ProtocolViolation(
@@ -185,7 +201,7 @@ class AcceptedAssociation:
             return self._limits.artim_timeout_seconds, "association request"
         if self.connection.receiving:
             return self._limits.dimse_timeout_seconds, "rest of a message"
-        if self._state is _State.ESTABLISHED and not self._busy:
+        if self._state is _State.ESTABLISHED and not self._under_way:
             return self._limits.idle_timeout_seconds, "request"
         return None
 
@@ -198,36 +214,37 @@ class AcceptedAssociation:
         return self._request if self._state is not _State.OVER else None
 
     async def _negotiate(self, request: AssociateRequest) -> Association | None:
-        domain_request = AssociationRequest(
-            association_id=uuid4().hex,
-            calling_ae_title=request.calling_ae_title,
-            called_ae_title=request.called_ae_title,
-            contexts=request.contexts,
-            max_pdu_length=request.max_pdu_length,
-            peer=self.connection.peer,
-        )
+        domain_request = requested(request, uuid4().hex, self.connection.peer)
         decision = await self._decide(request, domain_request)
         if self._state is _State.OVER:
             return None
         if isinstance(decision, Rejection):
             self._reject(request, decision)
             return None
-        accepted = {
-            context.context_id: AcceptedContext(context.context_id, context.abstract_syntax, uid)
-            for context in request.contexts
-            if (uid := decision.transfer_syntaxes.get(context.context_id)) is not None
-        }
-        answer = encode_accept(request, accepted, decision.refusals, self._limits.max_pdu_length)
+        accepted = accepted_contexts(request, decision)
+        authenticated = self._users is not None
+        information = accepted_information(request, decision, self._limits, authenticated=authenticated)
+        answer = encode_accept(request, accepted, decision.refusals, information)
+        self._window = operations_of_requestor(information)
         self._state = _State.ESTABLISHED
         self.connection.open(accepted)
         self.connection.write(answer)
-        return Association(domain_request, accepted)
+        self._backward = BackwardRequests(
+            self.connection,
+            accepted,
+            self._sendable(request),
+            self._limits.dimse_timeout_seconds,
+            lambda: self._state is _State.ESTABLISHED,
+        )
+        return Association(domain_request, accepted, self._backward, information.roles, information.extended)
 
     async def _decide(self, request: AssociateRequest, domain_request: AssociationRequest) -> Negotiated | Rejection:
         if not request.protocol_version & 1:
             return _WRONG_VERSION
         if request.application_context != APPLICATION_CONTEXT:
             return _WRONG_CONTEXT_NAME
+        if self._users is not None and (refusal := self._users.refusal(request.user.user_identity)) is not None:
+            return refusal
         try:
             async with asyncio.timeout(self._limits.dimse_timeout_seconds):
                 return await self._handler.negotiate(domain_request)
@@ -251,28 +268,49 @@ class AcceptedAssociation:
         self._wake.set()
 
     async def _serve(self, association: Association, request: AssociateRequest) -> bool:
-        """Requests one after another; True when the peer then released the association."""
-        operations = Operations(self._handler, association, self.connection, self._sendable(request))
+        """Requests one after another, or several at a time where that was negotiated (PS3.7 section D.3.3.3); True
+        when the peer then released the association."""
+        assert self._backward is not None
+        sendable = self._sendable(request)
+        operations = Operations(self._handler, association, self.connection, sendable, self._backward)
         self._operations = operations
-        while True:
-            while not self._waiting and self._state is _State.ESTABLISHED:
-                self._wake.clear()
-                await self._wake.wait()
-            if self._state is _State.OVER:
-                return False
-            if not self._waiting:
-                self._state = _State.OVER
-                self.connection.finish(RELEASE_RP)
+        async with asyncio.TaskGroup() as performing:
+            while await self._may_perform():
+                message = self._waiting.popleft()
+                self._under_way += 1
+                if self._window == 1:
+                    await self._perform(operations, message)
+                else:
+                    performing.create_task(self._perform(operations, message))
+        if self._state is _State.OVER:
+            return False
+        self._state = _State.OVER
+        self.connection.finish(RELEASE_RP)
+        return True
+
+    async def _may_perform(self) -> bool:
+        """Wait for a request and for room; False when none will come any more."""
+        while self._state is not _State.OVER:
+            if self._waiting and self._under_way < self._window:
                 return True
-            self._busy = True
+            if not self._waiting and self._state is _State.RELEASING:
+                return False
+            self._wake.clear()
+            await self._wake.wait()
+        return False
+
+    async def _perform(self, operations: Operations, message: IncomingMessage) -> None:
+        try:
             with contextlib.suppress(BackendUnavailable, DeadlineExceeded):  # lost: the loop sees it
-                await operations.perform(self._waiting.popleft())
-            self._busy = False
-            self.connection.heard()
+                await operations.perform(message)
+        finally:
+            self._under_way -= 1
+            self._wake.set()
+        self.connection.heard()
 
     def _sendable(self, request: AssociateRequest) -> int:
         limit = self._limits.max_sent_pdu_length
-        return min(request.max_pdu_length or limit, limit)
+        return min(request.user.max_pdu_length or limit, limit)
 
     async def _tell_closed(self, association: Association, clean: bool) -> None:
         try:

@@ -27,16 +27,21 @@ _IDENTIFIER_SYNTAXES = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 class Capabilities:
     """What a service accepts. ``transfer_syntaxes`` are in order of preference and go with every storage class;
     ``accept_unknown`` adds private SOP classes and storage classes that are not listed; ``query_classes`` (query,
-    retrieve and other classes whose identifiers are small) go with the uncompressed little endian syntaxes."""
+    retrieve and other classes whose identifiers are small) go with ``query_syntaxes``."""
 
     sop_classes: frozenset[str]
     transfer_syntaxes: tuple[str, ...]
     accept_unknown: bool = False
     query_classes: frozenset[str] = frozenset()
+    query_syntaxes: tuple[str, ...] = _IDENTIFIER_SYNTAXES
 
 
 def load_capabilities(
-    directory: Path | None, *, accept_unknown: bool = False, query_classes: Iterable[str] = ()
+    directory: Path | None,
+    *,
+    accept_unknown: bool = False,
+    query_classes: Iterable[str] = (),
+    query_syntaxes: tuple[str, ...] = _IDENTIFIER_SYNTAXES,
 ) -> Capabilities:
     """Capabilities of the files ``IMAGE_CUIDS`` and ``IMAGE_TSUIDS`` in a directory, or the defaults.
 
@@ -45,7 +50,9 @@ def load_capabilities(
     """
     sop_classes, transfer_syntaxes = load_uid_lists(directory)
     preferred = sorted(transfer_syntaxes, key=lambda uid: uid != EXPLICIT_VR_LITTLE_ENDIAN)
-    return Capabilities(frozenset(sop_classes), tuple(preferred), accept_unknown, frozenset(query_classes))
+    return Capabilities(
+        frozenset(sop_classes), tuple(preferred), accept_unknown, frozenset(query_classes), query_syntaxes
+    )
 
 
 def choose_contexts(proposed: Iterable[ProposedContext], capabilities: Capabilities) -> Negotiated:
@@ -54,7 +61,7 @@ def choose_contexts(proposed: Iterable[ProposedContext], capabilities: Capabilit
     accepted: dict[int, str] = {}
     refusals: dict[int, int] = {}
     for context in proposed:
-        syntaxes = _syntaxes_of(context.abstract_syntax, capabilities)
+        syntaxes = _syntaxes_of(context, capabilities)
         chosen = next((uid for uid in syntaxes if uid in context.transfer_syntaxes), None)
         if chosen is not None:
             accepted[context.context_id] = chosen
@@ -75,13 +82,16 @@ def propose(pairs: Sequence[tuple[str, Sequence[str]]]) -> tuple[ProposedContext
     )
 
 
-def _syntaxes_of(abstract_syntax: str, capabilities: Capabilities) -> tuple[str, ...]:
+def _syntaxes_of(context: ProposedContext, capabilities: Capabilities) -> tuple[str, ...]:
+    abstract_syntax = context.abstract_syntax
     if abstract_syntax == VERIFICATION:
         return _VERIFICATION_SYNTAXES
     if abstract_syntax in capabilities.query_classes:
-        return _IDENTIFIER_SYNTAXES
+        return capabilities.query_syntaxes
     if abstract_syntax in capabilities.sop_classes:
         return capabilities.transfer_syntaxes
+    if not capabilities.sop_classes.isdisjoint(context.related_general):
+        return capabilities.transfer_syntaxes  # a storage class that we do not know, but a kind of one that we take
     if capabilities.accept_unknown and _may_be_storage(abstract_syntax):
         return capabilities.transfer_syntaxes
     return ()

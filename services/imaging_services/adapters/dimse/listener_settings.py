@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import Field
 
 from imaging_services.adapters.dimse.settings import AssociationLimits
-from imaging_services.domain.errors import SettingsError
+from imaging_services.adapters.dimse.tls_settings import ListenerTlsVariables, TargetTlsVariables
+from imaging_services.adapters.dimse.users import Users
 from imaging_services.domain.relay.admission import Admission, titles
 
 _DEFAULTS = AssociationLimits()
 
 
-class ListenerVariables(BaseModel):
+class ListenerVariables(ListenerTlsVariables, TargetTlsVariables):
     """The variables shared by the proxy and the ingestion: mix into an app's ``Settings``."""
 
     DIMSE_HOST: str = Field(default="0.0.0.0", description="address the AE listens on")  # noqa: S104 - as specified
@@ -26,7 +27,8 @@ class ListenerVariables(BaseModel):
     DIMSE_TARGET_DEVICE: str | None = Field(default=None, description="its device name, shown in logs")
     DIMSE_CONFIG_PATH: Path | None = Field(
         default=Path("/etc/config/dimse"),
-        description="directory of IMAGE_CUIDS and IMAGE_TSUIDS; the default lists are used when it lacks either",
+        description="directory of IMAGE_CUIDS and IMAGE_TSUIDS; the default lists are used when it lacks either; for "
+        "the ingestion also of KNOWN_AES, the AEs that it sends to",
     )
     DIMSE_CHECK_CALLED_AE: bool = Field(
         default=True, description="reject associations that call another AE title than DIMSE_AE or DIMSE_TARGET_AE"
@@ -64,21 +66,15 @@ class ListenerVariables(BaseModel):
     DIMSE_TARGET_ASSOCIATIONS: int = Field(
         default=4, ge=1, description="associations to the target over which instances are delivered"
     )
-    DIMSE_TLS_ENABLED: bool = Field(default=False, description="TLS on the listening side; not available yet")
-    DIMSE_TLS_KEYSTORE: Path = Field(
-        default=Path("/etc/config/certs/keystore.pkcs12"), description="key and certificate of the listening side"
+    DIMSE_MAX_OPERATIONS: int = Field(
+        default=_DEFAULTS.max_operations,
+        ge=1,
+        le=256,
+        description="operations of one association at a time, where a peer negotiates several",
     )
-    DIMSE_TLS_KEYSTORE_TYPE: str = Field(default="PKCS12", description="PKCS12 or JKS")
-    DIMSE_TLS_KEYSTORE_PASSWORD: SecretStr = Field(default=SecretStr("secret"), description="its password")
-    DIMSE_TLS_TRUSTSTORE: Path = Field(
-        default=Path("/etc/config/certs/truststore.pkcs12"), description="authorities of client certificates"
-    )
-    DIMSE_TLS_TRUSTSTORE_TYPE: str = Field(default="PKCS12", description="PKCS12 or JKS")
-    DIMSE_TLS_TRUSTSTORE_PASSWORD: SecretStr = Field(default=SecretStr("secret"), description="its password")
-    DIMSE_TLS_PROTOCOL_VERSIONS: str = Field(default="TLSv1.2", description="versions, separated by commas")
-    DIMSE_TLS_CIPHER_SUITES: str = Field(
-        default="TLS_RSA_WITH_AES_128_CBC_SHA,SSL_RSA_WITH_3DES_EDE_CBC_SHA",
-        description="suites by their Java names, separated by commas",
+    DIMSE_USERS_FILE: Path | None = Field(
+        default=None,
+        description="file of name:passcode lines; every requestor then has to identify itself as one of these users",
     )
 
     def limits(self) -> AssociationLimits:
@@ -86,6 +82,7 @@ class ListenerVariables(BaseModel):
         return AssociationLimits(
             max_associations=self.DIMSE_MAX_ASSOCIATIONS,
             max_pdu_length=self.DIMSE_MAX_PDU_LENGTH,
+            max_operations=self.DIMSE_MAX_OPERATIONS,
             artim_timeout_seconds=self.DIMSE_ARTIM_TIMEOUT_SECONDS,
             idle_timeout_seconds=self.DIMSE_IDLE_TIMEOUT_SECONDS,
             dimse_timeout_seconds=self.DIMSE_RESPONSE_TIMEOUT_SECONDS,
@@ -97,10 +94,6 @@ class ListenerVariables(BaseModel):
         own = {self.DIMSE_AE.strip(), (self.DIMSE_TARGET_AE or self.DIMSE_AE).strip()}
         return Admission(frozenset(own), titles(self.DIMSE_ALLOWED_CALLING_AE), self.DIMSE_CHECK_CALLED_AE)
 
-    def refuse_tls(self) -> None:
-        """Raise ``SettingsError`` when TLS is asked for: running without it would be worse than not running."""
-        if self.DIMSE_TLS_ENABLED:
-            raise SettingsError(
-                "DIMSE_TLS_ENABLED=true: this version has no TLS on its DICOM port; set it to false and put the port "
-                "behind a TLS tunnel"
-            )
+    def users(self) -> Users | None:
+        """Who may open an association by user name; None when nobody has to say. Raises ``SettingsError``."""
+        return Users(self.DIMSE_USERS_FILE) if self.DIMSE_USERS_FILE else None

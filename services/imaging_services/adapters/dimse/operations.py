@@ -1,16 +1,19 @@
-"""One request of a peer after another: the handler's answer, or its error, as response messages (PS3.7)."""
+"""Requests of a peer: the handler's answer, or its error, as response messages (PS3.7)."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import structlog
 
 from imaging_services.adapters.dimse.connection import Connection
 from imaging_services.adapters.dimse.messages import IncomingMessage, encode_message
+from imaging_services.adapters.dimse.sub_operations import BackwardRequests
 from imaging_services.domain.dicom.command_set import CommandField, CommandSet
 from imaging_services.domain.dicom.dimse import (
     Association,
     AssociationHandler,
+    Cancellation,
     DimseRequest,
     DimseResponse,
     Status,
@@ -39,19 +42,30 @@ _KNOWN_REQUESTS = frozenset(
 )
 
 
+@dataclass(slots=True)
+class _Running:
+    task: asyncio.Task[None]
+    cancellation: Cancellation
+
+
 class Operations:
-    """Performs the requests of one association with its handler."""
+    """Performs the requests of one association with its handler; ``perform`` may be called again before it returns.
+    ``backward`` are the requests that go the other way."""
 
     def __init__(
-        self, handler: AssociationHandler, association: Association, connection: Connection, max_pdu_length: int
+        self,
+        handler: AssociationHandler,
+        association: Association,
+        connection: Connection,
+        max_pdu_length: int,
+        backward: BackwardRequests,
     ) -> None:
         self._handler = handler
         self._association = association
         self._connection = connection
         self._max_pdu_length = max_pdu_length
-        self._running: asyncio.Task[None] | None = None
-        self._running_id = -1
-        self._cancelled = False
+        self._backward = backward
+        self._running: dict[int, _Running] = {}
 
     async def perform(self, message: IncomingMessage) -> None:
         """Perform and answer. Raises ``BackendUnavailable`` or ``DeadlineExceeded`` when the association is lost."""
@@ -70,14 +84,17 @@ class Operations:
 
     def cancel(self, message_id: int) -> None:
         """C-CANCEL-RQ: end the operation with FE00H; one that is over or cannot be cancelled goes on."""
-        if self._running is not None and message_id == self._running_id:
-            self._cancelled = True
-            self._running.cancel()
+        running = self._running.get(message_id)
+        if running is not None:
+            running.cancellation.request()
+            if not running.cancellation.handled:
+                running.task.cancel()
 
     def lost(self) -> None:
         """The association is over: nobody waits for more responses. A C-STORE under way may finish."""
-        if self._running is not None:
-            self._running.cancel()
+        self._backward.lost()
+        for running in self._running.values():
+            running.task.cancel()
 
     async def _store(self, request: DimseRequest) -> StoreAnswer:
         if request.data is None:
@@ -88,18 +105,19 @@ class Operations:
             return StoreAnswer(*self._explain(request, error))
 
     async def _perform_with_responses(self, request: DimseRequest) -> None:
-        self._cancelled, self._running_id = False, request.command.message_id
-        self._running = asyncio.get_running_loop().create_task(self._responses(request))
+        message_id, cancellation = request.command.message_id, request.cancellation
+        task = asyncio.get_running_loop().create_task(self._responses(request))
+        self._running[message_id] = _Running(task, cancellation)
         try:
-            await asyncio.wait({self._running})
-            if not self._running.cancelled():
-                self._running.result()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.result()
         finally:
-            task, self._running = self._running, None
+            self._running.pop(message_id, None)
             if not task.done():  # shutdown
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        if self._cancelled and task.cancelled():
+        if cancellation.requested and task.cancelled():
             log.info("operation cancelled by peer", association=self._association.association_id)
             await self._respond(request, Status.CANCEL)
 
@@ -150,9 +168,10 @@ class Operations:
 
     async def _send(self, request: DimseRequest, command: CommandSet, data: bytes | None = None) -> None:
         if command.status not in PENDING:
-            self._running_id = -1  # a C-CANCEL that comes from now on is too late
-        self._connection.write(encode_message(request.context.context_id, command, data, self._max_pdu_length))
-        await self._connection.drain()
+            self._running.pop(request.command.message_id, None)  # a C-CANCEL that comes from now on is too late
+        async with self._backward.sending:
+            self._connection.write(encode_message(request.context.context_id, command, data, self._max_pdu_length))
+            await self._connection.drain()
 
 
 def _comment(text: str) -> str:

@@ -31,6 +31,8 @@ class _Pooled:
     requestor: Requestor
     proposed: frozenset[Context]
     accepted: dict[Context, int]
+    number: int
+    busy: int = 0
     fresh: bool = True
     message_id: int = 0
     expiry: asyncio.TimerHandle | None = field(default=None)
@@ -41,9 +43,9 @@ class _Pooled:
 
 
 class AssociationPool:
-    """Stores instances at one AE over at most ``max_associations`` associations, each closed after
-    ``idle_seconds`` without work. Contexts are negotiated as they are needed: one for each SOP class and transfer
-    syntax, all those used lately in each new association."""
+    """Stores instances at one AE over at most ``max_associations`` associations, over each as many at a time as its
+    peer has granted; each is closed after ``idle_seconds`` without work. Contexts are negotiated as they are needed:
+    one for each SOP class and transfer syntax, all those used lately in each new association."""
 
     def __init__(
         self,
@@ -57,8 +59,10 @@ class AssociationPool:
         self._calling = calling_ae_title
         self._called = called_ae_title
         self._idle_seconds = idle_seconds
-        self._slots = asyncio.Semaphore(max_associations)
-        self._idle: list[_Pooled] = []
+        self._most = max_associations
+        self._open: list[_Pooled] = []
+        self._opening = self._opened = 0
+        self._changed = asyncio.Event()
         self._known: OrderedDict[Context, None] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -81,13 +85,13 @@ class AssociationPool:
         context = (sop_class_uid, transfer_syntax)
         self._remember([*extra_contexts, context])
         request = command or store_request(sop_class_uid, sop_instance_uid)
-        async with self._slots:
-            try:
-                return await self._store(await self._take(context), context, request, data)
-            except _BrokenError as error:
-                log.info("kept association was broken", called=self._called, why=str(error))
-                self._drop_idle()
-            return await self._store(await self._open(context), context, request, data)
+        pooled = await self._take(context)
+        try:
+            return await self._store(pooled, context, request, data)
+        except _BrokenError as error:
+            log.info("kept association was broken", called=self._called, why=str(error))
+            self._drop_idle()
+        return await self._store(await self._take(context, newer_than=pooled.number), context, request, data)
 
     async def close(self) -> None:
         """Release what is idle; call when no store is under way."""
@@ -113,18 +117,39 @@ class AssociationPool:
         self._keep(pooled)
         return response
 
-    async def _take(self, context: Context) -> _Pooled:
-        for pooled in reversed(self._idle):
-            if context in pooled.proposed:
-                self._idle.remove(pooled)
-                if pooled.expiry is not None:
-                    pooled.expiry.cancel()
-                return pooled
-        if self._idle:  # none of them knows the context: the one unused longest makes room
-            self._expire(self._idle[0])
-        return await self._open(context)
+    async def _take(self, context: Context, newer_than: int = 0) -> _Pooled:
+        """An association with room that knows the context, opened when there is none; wait when there are too many."""
+        while True:
+            for pooled in reversed(self._open):
+                room = pooled.busy < pooled.requestor.operations and pooled.number > newer_than
+                if room and context in pooled.proposed:
+                    return self._occupied(pooled)
+            if len(self._open) + self._opening < self._most:
+                return self._occupied(await self._opened_for(context))
+            idle = next((pooled for pooled in self._open if not pooled.busy), None)
+            if idle is not None:  # none of them knows the context: the one unused longest makes room
+                self._expire(idle)
+                continue
+            self._changed.clear()
+            await self._changed.wait()
 
-    async def _open(self, context: Context) -> _Pooled:
+    def _occupied(self, pooled: _Pooled) -> _Pooled:
+        pooled.busy += 1
+        if pooled.expiry is not None:
+            pooled.expiry.cancel()
+        return pooled
+
+    async def _opened_for(self, context: Context) -> _Pooled:
+        self._opening += 1
+        try:
+            pooled = await self._associate(context)
+        finally:
+            self._opening -= 1
+            self._changed.set()
+        self._open.append(pooled)
+        return pooled
+
+    async def _associate(self, context: Context) -> _Pooled:
         wanted = [*self._known]
         if context not in self._known:
             wanted = [*wanted[1 - MAX_CONTEXTS :], context]
@@ -135,7 +160,8 @@ class AssociationPool:
         accepted = {
             (item.abstract_syntax, item.transfer_syntax): context_id for context_id, item in requestor.contexts.items()
         }
-        return _Pooled(requestor, frozenset(wanted), accepted)
+        self._opened += 1
+        return _Pooled(requestor, frozenset(wanted), accepted, self._opened)
 
     def _remember(self, contexts: Iterable[Context]) -> None:
         for context in contexts:
@@ -151,18 +177,27 @@ class AssociationPool:
         return UnsupportedSopClass(f"{self._called} does not accept {sop_class} (transfer syntax {syntax})")
 
     def _keep(self, pooled: _Pooled) -> None:
+        """One operation less is under way."""
+        pooled.busy -= 1
+        self._changed.set()
+        if pooled not in self._open or pooled.busy:
+            return
+        self._open.remove(pooled)  # the one used last is taken first
+        self._open.append(pooled)
         pooled.expiry = asyncio.get_running_loop().call_later(self._idle_seconds, self._expire, pooled)
-        self._idle.append(pooled)
 
     def _expire(self, pooled: _Pooled) -> None:
-        self._idle.remove(pooled)
         self._release(pooled)
 
     def _drop_idle(self) -> None:
-        for pooled in list(self._idle):
+        for pooled in [pooled for pooled in self._open if not pooled.busy]:
             self._expire(pooled)
 
     def _release(self, pooled: _Pooled, abort: bool = False) -> None:
+        if pooled not in self._open:  # another operation has found it broken
+            return
+        self._open.remove(pooled)
+        self._changed.set()
         if pooled.expiry is not None:
             pooled.expiry.cancel()
         ending = pooled.requestor.abort() if abort else pooled.requestor.release()

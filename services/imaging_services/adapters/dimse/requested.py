@@ -1,4 +1,4 @@
-"""An association that we opened: requests out, responses in, one operation at a time."""
+"""An association that we opened: requests out, responses in, as many operations at a time as the peer has granted."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,7 @@ from imaging_services.adapters.dimse.associate import AssociateAccept, decode_ac
 from imaging_services.adapters.dimse.connection import Connection
 from imaging_services.adapters.dimse.data_set import IncomingDataSet
 from imaging_services.adapters.dimse.messages import IncomingMessage, encode_message
+from imaging_services.adapters.dimse.negotiation import both, granted_operations
 from imaging_services.adapters.dimse.operations import PENDING
 from imaging_services.adapters.dimse.pdu import (
     RELEASE_RP,
@@ -23,6 +24,7 @@ from imaging_services.adapters.dimse.pdu import (
 )
 from imaging_services.adapters.dimse.sending import send_data_set
 from imaging_services.adapters.dimse.settings import AssociationLimits
+from imaging_services.adapters.dimse.user_information import UserInformation
 from imaging_services.domain.dicom.command_set import (
     COMMAND_DATA_SET_TYPE,
     COMMAND_FIELD,
@@ -32,8 +34,9 @@ from imaging_services.domain.dicom.command_set import (
     CommandField,
     CommandSet,
 )
-from imaging_services.domain.dicom.dimse import AcceptedContext, DimseResponse, Rejection
-from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, InvalidInput
+from imaging_services.domain.dicom.dimse import AcceptedContext, Cancellation, DimseResponse, Rejection, Role, Status
+from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, InvalidInput, RetryableError
+from imaging_services.domain.relay.services import PRINT_MANAGEMENT
 
 log = structlog.get_logger(__name__)
 
@@ -50,14 +53,19 @@ class RequestedAssociation:
         self._limits = limits
         self._contexts: Mapping[int, AcceptedContext] = {}
         self._max_pdu_length = limits.max_sent_pdu_length
+        self._roles: Mapping[str, Role] = {}
+        self._extended: Mapping[str, bytes] = {}
         self._answer: AssociateAccept | Rejection | None = None
+        self._operations = 1
         self._established = False
         self._releasing = False
         self._released = False
         self._over: str | None = None
-        self._messages: deque[IncomingMessage] = deque()
+        self._under_way: dict[int, deque[IncomingMessage]] = {}
         self._wake = asyncio.Event()
-        self._lock = asyncio.Lock()
+        self._room = asyncio.Semaphore(1)
+        self._sending = asyncio.Lock()
+        self._answering: set[asyncio.Task[None]] = set()
         self.connection = Connection(self, limits)
 
     @property
@@ -70,10 +78,31 @@ class RequestedAssociation:
         """Neither side has ended the association."""
         return self.connection.is_open
 
-    def establish(self, contexts: Mapping[int, AcceptedContext], max_pdu_length: int) -> None:
-        """The peer has accepted; ``max_pdu_length`` is what it can take, 0 for any."""
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """Roles that the peer accepts for us, by SOP class UID."""
+        return self._roles
+
+    @property
+    def extended(self) -> Mapping[str, bytes]:
+        """Application information that the peer accepts, by SOP class UID."""
+        return self._extended
+
+    @property
+    def operations(self) -> int:
+        """How many operations may be under way; more wait."""
+        return self._operations
+
+    def establish(
+        self, contexts: Mapping[int, AcceptedContext], asked: UserInformation, answer: UserInformation
+    ) -> None:
+        """The peer has accepted these contexts, and answered what was asked for besides."""
         self._contexts = contexts
-        self._max_pdu_length = min(max_pdu_length or self._max_pdu_length, self._max_pdu_length)
+        self._max_pdu_length = min(answer.max_pdu_length or self._max_pdu_length, self._max_pdu_length)
+        self._roles = both(asked.roles, answer.roles)
+        self._extended = {uid: value for uid, value in answer.extended.items() if uid in asked.extended}
+        self._operations = granted_operations(asked, answer)
+        self._room = asyncio.Semaphore(self._operations)
         self._established = True
         self.connection.open(contexts)
 
@@ -89,20 +118,18 @@ class RequestedAssociation:
         Raises ``InvalidInput`` for a context that was not accepted, ``BackendUnavailable`` and ``DeadlineExceeded``.
         """
         self._check(context_id)
-        async with self._operation():
-            encoded = encode_message(context_id, command, None, self._max_pdu_length)
-            await send_data_set(self.connection, encoded, context_id, data, self._max_pdu_length)
+        async with self._operation(command.message_id):
+            await self._send(context_id, command, data)
             return (await self._response(command.message_id)).command
 
     async def request(
-        self, context_id: int, command: CommandSet, data: bytes | None = None
+        self, context_id: int, command: CommandSet, data: bytes | None = None, cancellation: Cancellation | None = None
     ) -> AsyncIterator[DimseResponse]:
         """Any other request; responses up to and including the final one. Closed early, the operation is cancelled
         by C-CANCEL where PS3.7 has it, and the association aborted if that does not end it."""
         self._check(context_id)
-        async with self._operation():
-            self.connection.write(encode_message(context_id, command, data, self._max_pdu_length))
-            await self.connection.drain()
+        async with self._operation(command.message_id), self._cancelled_by(cancellation, context_id, command):
+            await self._send(context_id, command, data)
             while True:
                 response = await self._response(command.message_id)
                 if response.command.status not in PENDING:
@@ -116,7 +143,9 @@ class RequestedAssociation:
 
     async def release(self) -> None:
         """A-RELEASE and close; aborts when the peer does not answer."""
-        async with self._lock:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(self._operations):  # those under way end first
+                await stack.enter_async_context(self._room)
             if not self.connection.is_open:
                 return
             self._releasing = True
@@ -170,13 +199,21 @@ class RequestedAssociation:
         self._wake.set()
 
     def message_received(self, message: IncomingMessage) -> None:
-        """A response."""
+        """A response, or an event that the peer reports."""
+        if message.command.command_field == CommandField.N_EVENT_REPORT_RQ:
+            task = asyncio.get_running_loop().create_task(self._answer_event(message))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+            return
         if not message.command.command_field & 0x8000:
             raise ProtocolViolation(
                 AbortReason.UNEXPECTED_PARAMETER,
                 f"request {message.command.command_field:04X}H on an association that we opened",
             )
-        self._messages.append(message)
+        answered = message.command.number(MESSAGE_ID_BEING_RESPONDED_TO, -1)
+        if answered not in self._under_way:
+            raise ProtocolViolation(AbortReason.INVALID_PARAMETER, f"response to message {answered}, not under way")
+        self._under_way[answered].append(message)
         self._wake.set()
 
     def lost(self, why: str) -> None:
@@ -190,25 +227,52 @@ class RequestedAssociation:
 
     # one operation
 
+    async def _send(self, context_id: int, command: CommandSet, data: bytes | AsyncIterator[bytes] | None) -> None:
+        encoded = encode_message(context_id, command, None, self._max_pdu_length)
+        async with self._sending:  # the fragments of two messages must not mix (PS3.8 annex E.2)
+            if data is None:
+                await self.connection.send([encoded])
+            else:
+                await send_data_set(self.connection, encoded, context_id, data, self._max_pdu_length)
+
     @contextlib.asynccontextmanager
-    async def _operation(self) -> AsyncIterator[None]:
-        async with self._lock:
+    async def _operation(self, message_id: int) -> AsyncIterator[None]:
+        async with self._room:
             if not self.connection.is_open:
                 raise BackendUnavailable(f"association with {self.connection.peer} is over: {self._over}")
+            if message_id in self._under_way:
+                raise InvalidInput(f"message id {message_id} is under way already")
+            self._under_way[message_id] = deque()
             try:
                 yield
             except BaseException as error:
                 self._abort(f"operation failed: {type(error).__name__}")
                 self.connection.close()
                 raise
+            finally:
+                del self._under_way[message_id]
+
+    async def _answer_event(self, message: IncomingMessage) -> None:
+        """Nobody here waits for events. The state of a printer may be forgotten; anything else, such as the outcome of
+        a storage commitment, is refused for now, so that the peer reports it on an association of its own."""
+        known = message.context.abstract_syntax in PRINT_MANAGEMENT
+        status = Status.SUCCESS if known else Status.PROCESSING_FAILURE
+        log.info("event report not asked for", peer=self.connection.peer, sop_class=message.context.abstract_syntax)
+        try:
+            if message.data is not None:
+                await message.data.drain()
+            answer = message.command.response(status)
+            async with self._sending:
+                encoded = encode_message(message.context.context_id, answer, None, self._max_pdu_length)
+                await self.connection.send([encoded])
+        except (RetryableError, InvalidInput) as error:
+            log.info("event report not answered", peer=self.connection.peer, why=str(error))
 
     async def _response(self, message_id: int) -> DimseResponse:
         seconds = self._limits.dimse_timeout_seconds
-        await self._until(lambda: bool(self._messages), seconds, "response")
-        message = self._messages.popleft()
-        answered = message.command.number(MESSAGE_ID_BEING_RESPONDED_TO, -1)
-        if answered != message_id:
-            raise BackendUnavailable(f"{self.connection.peer} answered message {answered}, not {message_id}")
+        messages = self._under_way[message_id]
+        await self._until(lambda: bool(messages), seconds, "response")
+        message = messages.popleft()
         try:
             _ = message.command.status
             async with asyncio.timeout(seconds):
@@ -224,14 +288,7 @@ class RequestedAssociation:
             self._abort("operation was left before its end")
             self.connection.close()
             return
-        cancel = CommandSet(
-            {
-                COMMAND_FIELD: CommandField.C_CANCEL_RQ,
-                MESSAGE_ID_BEING_RESPONDED_TO: command.message_id,
-                COMMAND_DATA_SET_TYPE: NO_DATA_SET,
-            }
-        )
-        self.connection.write(encode_message(context_id, cancel, None, self._max_pdu_length))
+        self._send_cancel(context_id, command)
         try:
             async with asyncio.timeout(min(_CANCEL_SECONDS, self._limits.dimse_timeout_seconds)):
                 while (await self._response(command.message_id)).command.number(STATUS) in PENDING:
@@ -240,6 +297,35 @@ class RequestedAssociation:
             log.info("cancelled operation did not end", peer=self.connection.peer, why=str(error))
             self._abort("cancelled operation did not end")
             self.connection.close()
+
+    def _send_cancel(self, context_id: int, command: CommandSet) -> None:
+        cancel = CommandSet(
+            {
+                COMMAND_FIELD: CommandField.C_CANCEL_RQ,
+                MESSAGE_ID_BEING_RESPONDED_TO: command.message_id,
+                COMMAND_DATA_SET_TYPE: NO_DATA_SET,
+            }
+        )
+        self.connection.write(encode_message(context_id, cancel, None, self._max_pdu_length))
+
+    @contextlib.asynccontextmanager
+    async def _cancelled_by(
+        self, cancellation: Cancellation | None, context_id: int, command: CommandSet
+    ) -> AsyncIterator[None]:
+        """While the operation lasts, pass a cancellation on to the peer; its final response still comes."""
+        if cancellation is None or command.command_field not in _CANCELLABLE:
+            yield
+            return
+
+        async def pass_on() -> None:
+            await cancellation.wait()
+            self._send_cancel(context_id, command)
+
+        watching = asyncio.create_task(pass_on())
+        try:
+            yield
+        finally:
+            watching.cancel()
 
     def _check(self, context_id: int) -> None:
         if context_id not in self._contexts:

@@ -2,37 +2,57 @@
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
 
 from imaging_services.adapters.dimse.associate import AssociateAccept, encode_request
 from imaging_services.adapters.dimse.requested import RequestedAssociation
 from imaging_services.adapters.dimse.settings import AssociationLimits
-from imaging_services.domain.dicom.dimse import AcceptedContext, ProposedContext, Rejection
+from imaging_services.adapters.dimse.tls import TLS_END_SECONDS, TlsContext
+from imaging_services.adapters.dimse.user_information import UserInformation, Window
+from imaging_services.domain.dicom.dimse import AcceptedContext, ProposedContext, Rejection, Role
 from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, OutOfResources, Refused
 
 _TRANSIENT = 2
 
 
 class RemoteAE:
-    """A remote AE at ``host:port``: implements ``DicomPeer``."""
+    """A remote AE at ``host:port``: implements ``DicomPeer``. It is asked for so many ``operations`` at a time."""
 
     def __init__(
-        self, host: str, port: int, limits: AssociationLimits | None = None, *, tls: ssl.SSLContext | None = None
+        self,
+        host: str,
+        port: int,
+        limits: AssociationLimits | None = None,
+        *,
+        tls: TlsContext | None = None,
+        operations: int = 1,
     ) -> None:
         self.host = host
         self.port = port
         self._limits = limits or AssociationLimits()
         self._tls = tls
+        self._operations = operations
 
     async def associate(
-        self, *, calling_ae_title: str, called_ae_title: str, contexts: tuple[ProposedContext, ...]
+        self,
+        *,
+        calling_ae_title: str,
+        called_ae_title: str,
+        contexts: tuple[ProposedContext, ...],
+        roles: Mapping[str, Role] | None = None,
+        extended: Mapping[str, bytes] | None = None,
     ) -> RequestedAssociation:
         """Open an association; errors as of ``DicomPeer.associate``."""
         association = RequestedAssociation(self._limits)
         await self._connect(association)
-        association.connection.write(
-            encode_request(calling_ae_title, called_ae_title, contexts, self._limits.max_pdu_length)
+        asked = UserInformation(
+            max_pdu_length=self._limits.max_pdu_length,
+            window=Window(self._operations, 1) if self._operations > 1 else None,
+            roles=roles or {},
+            extended=extended or {},
         )
+        association.connection.write(encode_request(calling_ae_title, called_ae_title, contexts, asked))
         try:
             answer = await association.answer()
         except BaseException:
@@ -41,16 +61,22 @@ class RemoteAE:
             raise
         if isinstance(answer, Rejection):
             raise _rejected(answer, called_ae_title, association.connection.peer)
-        association.establish(_accepted(answer, contexts), answer.max_pdu_length)
+        association.establish(_accepted(answer, contexts), asked, answer.user)
         return association
 
     async def _connect(self, association: RequestedAssociation) -> None:
         where = f"{self.host}:{self.port}"
         seconds = self._limits.connect_timeout_seconds
+        tls = await self._tls.current() if self._tls is not None else None
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.get_running_loop().create_connection(
-                    lambda: association.connection, self.host, self.port, ssl=self._tls
+                    lambda: association.connection,
+                    self.host,
+                    self.port,
+                    ssl=tls,
+                    ssl_handshake_timeout=seconds if tls else None,
+                    ssl_shutdown_timeout=TLS_END_SECONDS if tls else None,
                 )
         except TimeoutError as error:
             raise DeadlineExceeded(f"no connection to {where} within {seconds:g} s") from error

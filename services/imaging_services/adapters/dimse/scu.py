@@ -1,7 +1,7 @@
 """Short operations on an association of their own: C-ECHO and C-FIND."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from imaging_services.adapters.dimse.contexts import IMPLICIT_VR_LITTLE_ENDIAN, propose
 from imaging_services.domain.dicom.command_set import CommandField, request
@@ -11,17 +11,23 @@ from imaging_services.domain.dicom.dimse import (
     DimseResponse,
     ProposedContext,
     Requestor,
+    Role,
 )
 from imaging_services.domain.errors import UnsupportedSopClass
 
 
 @contextlib.asynccontextmanager
 async def association(
-    peer: DicomPeer, *, calling_ae_title: str, called_ae_title: str, contexts: tuple[ProposedContext, ...]
+    peer: DicomPeer,
+    *,
+    calling_ae_title: str,
+    called_ae_title: str,
+    contexts: tuple[ProposedContext, ...],
+    roles: Mapping[str, Role] | None = None,
 ) -> AsyncIterator[Requestor]:
     """An association that is released at the end, or aborted on an exception; errors as of ``associate``."""
     requestor = await peer.associate(
-        calling_ae_title=calling_ae_title, called_ae_title=called_ae_title, contexts=contexts
+        calling_ae_title=calling_ae_title, called_ae_title=called_ae_title, contexts=contexts, roles=roles
     )
     try:
         yield requestor

@@ -23,6 +23,9 @@ class AssociationLimits(BaseModel):
         le=16 * 1024 * 1024,
         description="longest P-DATA-TF that is sent, bytes, also to peers that allow more or any length",
     )
+    max_operations: int = Field(
+        default=4, ge=1, le=256, description="operations of one association at a time, where a peer negotiates several"
+    )
     artim_timeout_seconds: float = Field(
         default=30,
         gt=0,

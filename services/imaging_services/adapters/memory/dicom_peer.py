@@ -9,10 +9,12 @@ from imaging_services.domain.dicom.dimse import (
     Association,
     AssociationHandler,
     AssociationRequest,
+    Cancellation,
     DimseRequest,
     DimseResponse,
     ProposedContext,
     Rejection,
+    Role,
     Status,
     StoreAnswer,
 )
@@ -37,10 +39,18 @@ class MemoryPeer:
         self.associations: list[MemoryRequestor] = []
 
     async def associate(
-        self, *, calling_ae_title: str, called_ae_title: str, contexts: tuple[ProposedContext, ...]
+        self,
+        *,
+        calling_ae_title: str,
+        called_ae_title: str,
+        contexts: tuple[ProposedContext, ...],
+        roles: Mapping[str, Role] | None = None,
+        extended: Mapping[str, bytes] | None = None,
     ) -> "MemoryRequestor":
         """Ask the handler; errors as of ``DicomPeer.associate``."""
-        request = AssociationRequest(uuid4().hex, calling_ae_title, called_ae_title, contexts, 0, "memory:0")
+        request = AssociationRequest(
+            uuid4().hex, calling_ae_title, called_ae_title, contexts, 0, "memory:0", roles or {}, extended or {}
+        )
         decision = await self._handler.negotiate(request)
         if isinstance(decision, Rejection):
             sentence = f"{called_ae_title} rejected the association: {decision.why}"
@@ -50,7 +60,14 @@ class MemoryPeer:
             for context in contexts
             if (syntax := decision.transfer_syntaxes.get(context.context_id)) is not None
         }
-        requestor = MemoryRequestor(self._handler, Association(request, accepted))
+        agreed = {
+            uid: Role(role.scu and decision.roles[uid].scu, role.scp and decision.roles[uid].scp)
+            for uid, role in request.roles.items()
+            if uid in decision.roles
+        }
+        information = {uid: value for uid, value in decision.extended.items() if uid in request.extended}
+        association = Association(request, accepted, roles=agreed, extended=information)
+        requestor = MemoryRequestor(self._handler, association)
         self.associations.append(requestor)
         return requestor
 
@@ -68,6 +85,21 @@ class MemoryRequestor:
         """Accepted presentation contexts by id."""
         return self.association.contexts
 
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """Roles that the handler accepts for the requestor."""
+        return self.association.roles
+
+    @property
+    def extended(self) -> Mapping[str, bytes]:
+        """Application information that the handler accepts."""
+        return self.association.extended
+
+    @property
+    def operations(self) -> int:
+        """One operation at a time."""
+        return 1
+
     async def store(self, context_id: int, command: CommandSet, data: bytes | AsyncIterator[bytes]) -> CommandSet:
         """Hand a C-STORE to the handler; its error becomes the status, as over the network."""
         context, blocks = self._context(context_id), _Blocks(data)
@@ -81,15 +113,19 @@ class MemoryRequestor:
         return command.response(answer.status, error_comment=answer.error_comment)
 
     async def request(
-        self, context_id: int, command: CommandSet, data: bytes | None = None
+        self, context_id: int, command: CommandSet, data: bytes | None = None, cancellation: Cancellation | None = None
     ) -> AsyncIterator[DimseResponse]:
         """Hand any other request to the handler; closed early, its iterator is closed."""
         blocks = None if data is None else _Blocks(data)
-        responses = self._handler.serve(self.association, DimseRequest(self._context(context_id), command, blocks))
+        request = DimseRequest(self._context(context_id), command, blocks, cancellation or Cancellation())
+        responses = self._handler.serve(self.association, request)
         try:
             async for response in responses:
                 yield response
                 if response.command.status not in _PENDING:
+                    return
+                if request.cancellation.requested and not request.cancellation.handled:
+                    yield DimseResponse(command.response(Status.CANCEL))
                     return
             failure: tuple[int, str] = (Status.PROCESSING_FAILURE, "no final response")
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, the peer gets an answer

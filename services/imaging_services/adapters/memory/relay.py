@@ -8,7 +8,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from imaging_services.domain.dicom.dimse import AssociationRequest, DimseResponse, Negotiated, Rejection, StoreAnswer
+from imaging_services.domain.dicom.dimse import (
+    AssociationRequest,
+    Cancellation,
+    DimseResponse,
+    Negotiated,
+    Rejection,
+    Status,
+    StoreAnswer,
+)
 from imaging_services.domain.errors import BackendUnavailable, OutOfResources, is_retryable
 from imaging_services.domain.relay.checked import checked, single
 from imaging_services.domain.relay.disposition import failure_of
@@ -64,11 +72,17 @@ class MemoryRelay:
         message, payload = await _staged(call, data)
         return await self._far_side().store(message, checked(message, single(payload)))
 
-    async def request(self, call: Call, data: bytes | None = None) -> AsyncIterator[DimseResponse]:
+    async def request(
+        self, call: Call, data: bytes | None = None, cancellation: Cancellation | None = None
+    ) -> AsyncIterator[DimseResponse]:
         """Ask the other end's handler."""
-        responses = self._far_side().serve(call, data)
+        cancellation = cancellation or Cancellation()
+        responses = self._far_side().serve(call, data, cancellation)
         async with aclosing(responses) as open_responses:  # type: ignore[type-var]  # a generator behind its port
             async for response in open_responses:
+                if cancellation.requested and not cancellation.handled:
+                    yield DimseResponse(call.command.response(Status.CANCEL))
+                    return
                 yield response
 
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:

@@ -44,7 +44,13 @@ async def _subscriber(settings: Settings, stack: AsyncExitStack) -> Subscriber:
 
 def _pool(settings: Settings) -> AssociationPool:
     limits = AssociationLimits(dimse_timeout_seconds=settings.TARGET_TIMEOUT_SECONDS)
-    peer = RemoteAE(settings.DIMSE_TARGET_HOST, settings.DIMSE_TARGET_PORT, limits)
+    peer = RemoteAE(
+        settings.DIMSE_TARGET_HOST,
+        settings.DIMSE_TARGET_PORT,
+        limits,
+        tls=settings.target_tls(),
+        operations=limits.max_operations,
+    )
     return AssociationPool(
         peer,
         settings.DIMSE_AE,

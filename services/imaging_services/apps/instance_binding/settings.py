@@ -6,10 +6,11 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from imaging_services.adapters.dimse.tls_settings import TargetTlsVariables
 from imaging_services.subscription import SubscriptionSettings, exactly_one, require_url
 
 
-class Settings(SubscriptionSettings):
+class Settings(TargetTlsVariables, SubscriptionSettings):
     """Where instances go: STOW_ENDPOINT, DIMSE_TARGET_HOST or WEBHOOK_ENDPOINT."""
 
     STOW_ENDPOINT: str = Field(default="", description="full URL of the remote studies resource (STOW-RS)")
@@ -38,6 +39,7 @@ class Settings(SubscriptionSettings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         _ = self.mode
+        _ = self.target_tls()
         for name in ("STOW_ENDPOINT", "WEBHOOK_ENDPOINT"):
             require_url(name, getattr(self, name))
         return self

@@ -3,6 +3,7 @@
 Names follow PS3.7 and PS3.8. The upper layer itself is in ``adapters/dimse``.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -20,24 +21,57 @@ class Status(IntEnum):
     PENDING = 0xFF00
     PENDING_WARNING = 0xFF01
     CANCEL = 0xFE00
+    SUB_OPERATIONS_WARNING = 0xB000
     PROCESSING_FAILURE = 0x0110
+    NO_SUCH_INSTANCE = 0x0112
+    INVALID_ARGUMENT = 0x0115
     NO_SUCH_SOP_CLASS = 0x0118
+    CLASS_INSTANCE_CONFLICT = 0x0119
     SOP_CLASS_NOT_SUPPORTED = 0x0122
+    NO_SUCH_ACTION = 0x0123
     NOT_AUTHORIZED = 0x0124
+    DUPLICATE_TRANSACTION_UID = 0x0131
     UNRECOGNIZED_OPERATION = 0x0211
     MISTYPED_ARGUMENT = 0x0212
+    RESOURCE_LIMITATION = 0x0213
     OUT_OF_RESOURCES = 0xA700
+    UNABLE_TO_CALCULATE_MATCHES = 0xA701
+    UNABLE_TO_PERFORM_SUB_OPERATIONS = 0xA702
+    MOVE_DESTINATION_UNKNOWN = 0xA801
     DATA_SET_MISMATCH = 0xA900
     CANNOT_UNDERSTAND = 0xC000
 
 
 @dataclass(frozen=True, slots=True)
 class ProposedContext:
-    """A presentation context as proposed (PS3.8 section 9.3.2.2); ``context_id`` is odd, 1 to 255."""
+    """A presentation context as proposed (PS3.8 section 9.3.2.2); ``context_id`` is odd, 1 to 255.
+
+    ``related_general`` are the SOP classes of the Storage Service Class that the abstract syntax specializes, where the
+    requestor says so (common extended negotiation, PS3.7 section D.3.3.6)."""
 
     context_id: int
     abstract_syntax: str
     transfer_syntaxes: tuple[str, ...]
+    related_general: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Roles of the requestor for a SOP class (PS3.7 section D.3.3.4); without a selection it is SCU only."""
+
+    scu: bool
+    scp: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UserIdentity:
+    """Who the requestor says to act for (PS3.7 section D.3.3.7): ``kind`` 1 is a user name, 2 a user name and a
+    passcode, 3 to 5 are Kerberos, SAML and JSON Web Token. ``positive_response``: it wants to be told of acceptance."""
+
+    kind: int
+    positive_response: bool = False
+    primary: bytes = field(default=b"", repr=False)
+    secondary: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +85,10 @@ class AcceptedContext:
 
 @dataclass(frozen=True, slots=True)
 class AssociationRequest:
-    """An A-ASSOCIATE request as received. ``peer`` is the remote ``host:port``; AE titles are stripped."""
+    """An A-ASSOCIATE request as received. ``peer`` is the remote ``host:port``; AE titles are stripped.
+
+    By SOP class UID: ``roles`` proposed, and ``extended``, the service-class-application-information (PS3.7 section
+    D.3.3.5)."""
 
     association_id: str
     calling_ae_title: str
@@ -59,6 +96,8 @@ class AssociationRequest:
     contexts: tuple[ProposedContext, ...]
     max_pdu_length: int
     peer: str
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    extended: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +114,20 @@ CALLED_AE_NOT_RECOGNIZED = Rejection(1, 1, 7, "called AE title not recognized")
 CALLING_AE_NOT_RECOGNIZED = Rejection(1, 1, 3, "calling AE title not recognized")
 LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "local limit of associations exceeded")
 TEMPORARY_CONGESTION = Rejection(2, 3, 1, "temporary congestion")
+USER_NOT_AUTHENTICATED = Rejection(1, 2, 1, "user identity not accepted")
+"""PS3.7 section D.3.3.7.1 has no reason of its own for it: permanent, by the ACSE related function."""
 
 
 @dataclass(frozen=True, slots=True)
 class Association:
-    """An established association: the request and what was accepted, by presentation context id."""
+    """An established association: the request and what was accepted, by presentation context id; ``roles`` and
+    ``extended`` as accepted, by SOP class UID."""
 
     request: AssociationRequest
     contexts: Mapping[int, AcceptedContext]
+    sub_operations: "SubOperations | None" = None
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    extended: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def association_id(self) -> str:
@@ -99,6 +144,32 @@ class DataSetStream(Protocol):
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
+class Cancellation:
+    """C-CANCEL of one request (PS3.7 section 9.3.2.3). Unless the handler says ``handle``, its iterator is closed and
+    the peer is answered FE00H; a handler that does gives its own final response, soon after ``requested``."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.handled = False
+
+    @property
+    def requested(self) -> bool:
+        """The peer has cancelled."""
+        return self._event.is_set()
+
+    def handle(self) -> None:
+        """The handler watches for the cancellation itself."""
+        self.handled = True
+
+    def request(self) -> None:
+        """The peer cancels."""
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Return when the peer has cancelled."""
+        await self._event.wait()
+
+
 @dataclass(frozen=True, slots=True)
 class DimseRequest:
     """A request message: its context, its command set, and its data set when it has one."""
@@ -106,6 +177,7 @@ class DimseRequest:
     context: AcceptedContext
     command: CommandSet
     data: DataSetStream | None = None
+    cancellation: Cancellation = field(default_factory=Cancellation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +201,33 @@ class Negotiated:
     """What a service accepts of an association request: presentation context id → transfer syntax UID.
 
     ``refusals`` may give the result of PS3.8 table 9-18 for others (3 abstract syntax, 4 transfer syntaxes not
-    supported); without it they get 3.
+    supported); without it they get 3. ``roles`` and ``extended`` answer what was proposed; what was not is left out,
+    and no role is accepted that was not proposed.
     """
 
     transfer_syntaxes: Mapping[int, str] = field(default_factory=dict)
     refusals: Mapping[int, int] = field(default_factory=dict)
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    extended: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class SubOperations(Protocol):
+    """Requests from the acceptor of an association to its requestor: C-STORE of a C-GET, N-EVENT-REPORT. One at a
+    time; message ids are given here. Raises ``InvalidInput`` for a context that was not accepted,
+    ``BackendUnavailable`` when the association is over and ``DeadlineExceeded`` when the peer does not answer."""
+
+    @property
+    def is_open(self) -> bool:
+        """Neither side has ended the association or asked for its end."""
+        ...
+
+    async def store(self, context_id: int, command: CommandSet, data: bytes | AsyncIterator[bytes]) -> CommandSet:
+        """Send a C-STORE-RQ and return the response's command set."""
+        ...
+
+    async def request(self, context_id: int, command: CommandSet, data: bytes | None = None) -> CommandSet:
+        """Send a request that has one response, and return its command set."""
+        ...
 
 
 class AssociationHandler(Protocol):
@@ -164,12 +258,30 @@ class Requestor(Protocol):
         """Accepted presentation contexts by id."""
         ...
 
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """Roles that the peer accepts for us, by SOP class UID."""
+        ...
+
+    @property
+    def extended(self) -> Mapping[str, bytes]:
+        """Application information that the peer accepts, by SOP class UID."""
+        ...
+
+    @property
+    def operations(self) -> int:
+        """How many operations may be under way (PS3.7 section D.3.3.3); more wait. Their message ids have to differ."""
+        ...
+
     async def store(self, context_id: int, command: CommandSet, data: "bytes | AsyncIterator[bytes]") -> CommandSet:
         """Send a C-STORE-RQ with its data set and return the response's command set."""
         ...
 
-    def request(self, context_id: int, command: CommandSet, data: bytes | None = None) -> AsyncIterator[DimseResponse]:
-        """Send any other request; yields responses up to and including the final one."""
+    def request(
+        self, context_id: int, command: CommandSet, data: bytes | None = None, cancellation: Cancellation | None = None
+    ) -> AsyncIterator[DimseResponse]:
+        """Send any other request; yields responses up to and including the final one, also when ``cancellation`` is
+        requested meanwhile: then the peer is sent a C-CANCEL. Closed early, the operation is cancelled, too."""
         ...
 
     async def release(self) -> None:
@@ -190,6 +302,8 @@ class DicomPeer(Protocol):
         calling_ae_title: str,
         called_ae_title: str,
         contexts: tuple[ProposedContext, ...],
+        roles: Mapping[str, Role] | None = None,
+        extended: Mapping[str, bytes] | None = None,
     ) -> Requestor:
         """Open an association.
 

@@ -28,6 +28,7 @@ H_ABSTRACT = "Imaging-Abstract-Syntax"
 H_SOP_CLASS = "Imaging-SOP-Class"
 H_SOP_INSTANCE = "Imaging-SOP-Instance"
 H_TRANSFER_SYNTAX = "Imaging-Transfer-Syntax"
+H_EXTENDED = "Imaging-Extended-Negotiation"
 H_COMMAND = "Imaging-Command"
 H_SIZE = "Imaging-Size"
 H_DIGEST = "Imaging-Digest"
@@ -35,6 +36,7 @@ H_OBJECT = "Imaging-Object"
 H_ACCEPTED = "Imaging-Accepted-At"
 H_MESSAGE = "Imaging-Message"
 H_REQUEST = "Imaging-Request"
+H_WORKER = "Imaging-Worker"
 H_SILENCE = "Imaging-Silence-Seconds"
 H_KIND = "Imaging-Kind"
 H_SEQUENCE = "Imaging-Sequence"
@@ -71,18 +73,23 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request message at the near side: where it comes from, its presentation context, its command set."""
+    """A request message at the near side: where it comes from, its presentation context, its command set.
+
+    ``extended`` is the application information that was accepted for its SOP class (PS3.7 section D.3.3.5)."""
 
     origin: Origin
     abstract_syntax: str
     transfer_syntax: str
     command: CommandSet
+    extended: bytes = b""
 
     def headers(self) -> dict[str, str]:
         """As message headers."""
         headers = self.origin.headers()
         headers |= {H_ABSTRACT: self.abstract_syntax, H_TRANSFER_SYNTAX: self.transfer_syntax}
         headers[H_COMMAND] = encode_command(self.command)
+        if self.extended:
+            headers[H_EXTENDED] = self.extended.hex()
         return headers
 
     @classmethod
@@ -90,7 +97,11 @@ class Call:
         """Raises ``InvalidInput`` when a header is absent or broken."""
         origin = Origin.from_headers(headers)
         syntaxes = header(headers, H_ABSTRACT), header(headers, H_TRANSFER_SYNTAX)
-        return cls(origin, *syntaxes, decode_command(header(headers, H_COMMAND)))
+        try:
+            extended = bytes.fromhex(headers.get(H_EXTENDED, ""))
+        except ValueError:
+            raise InvalidInput(f"relay message with a broken header {H_EXTENDED}") from None
+        return cls(origin, *syntaxes, decode_command(header(headers, H_COMMAND)), extended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +144,12 @@ class StoreMessage:
 
 
 class ReplyKind(StrEnum):
-    """What a reply to a relayed request is: still at work, no room for it now, one response, no more responses, or a
-    failure."""
+    """What a reply to a relayed request is: still at work, no room for it now, a part of a response's data set, one
+    response (with the last part), no more responses, or a failure."""
 
     WORKING = "working"
     BUSY = "busy"
+    PART = "part"
     RESPONSE = "response"
     END = "end"
     FAILED = "failed"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from imaging_services.domain.dicom.dimse import AssociationRequest, Negotiated, ProposedContext, Rejection
+from imaging_services.domain.dicom.dimse import AssociationRequest, Negotiated, ProposedContext, Rejection, Role
 from imaging_services.domain.errors import InvalidInput
 
 
@@ -17,7 +17,12 @@ def encode_request(request: AssociationRequest) -> bytes:
             "calledAETitle": request.called_ae_title,
             "maxPduLength": request.max_pdu_length,
             "peer": request.peer,
-            "contexts": [[c.context_id, c.abstract_syntax, list(c.transfer_syntaxes)] for c in request.contexts],
+            "contexts": [
+                [c.context_id, c.abstract_syntax, list(c.transfer_syntaxes), list(c.related_general)]
+                for c in request.contexts
+            ],
+            "roles": _roles_document(request.roles),
+            "extended": {uid: value.hex() for uid, value in request.extended.items()},
         }
     )
 
@@ -33,11 +38,13 @@ def decode_request(data: bytes) -> AssociationRequest:
             max_pdu_length=int(document["maxPduLength"]),
             peer=str(document["peer"]),
             contexts=tuple(
-                ProposedContext(int(context_id), str(abstract), tuple(map(str, transfer)))
-                for context_id, abstract, transfer in document["contexts"]
+                ProposedContext(int(context_id), str(abstract), tuple(map(str, transfer)), *_related(more))
+                for context_id, abstract, transfer, *more in document["contexts"]
             ),
+            roles=_roles(document),
+            extended=_extended(document),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInput(f"relayed association request is broken: {error!r}") from error
 
 
@@ -46,7 +53,14 @@ def encode_outcome(outcome: Negotiated | Rejection) -> bytes:
     if isinstance(outcome, Rejection):
         return _dump({"rejection": [outcome.result, outcome.source, outcome.reason, outcome.why]})
     accepted = {str(key): value for key, value in outcome.transfer_syntaxes.items()}
-    return _dump({"accepted": accepted, "refused": {str(key): value for key, value in outcome.refusals.items()}})
+    return _dump(
+        {
+            "accepted": accepted,
+            "refused": {str(key): value for key, value in outcome.refusals.items()},
+            "roles": _roles_document(outcome.roles),
+            "extended": {uid: value.hex() for uid, value in outcome.extended.items()},
+        }
+    )
 
 
 def decode_outcome(data: bytes) -> Negotiated | Rejection:
@@ -57,9 +71,29 @@ def decode_outcome(data: bytes) -> Negotiated | Rejection:
             result, source, reason, why = document["rejection"]
             return Rejection(int(result), int(source), int(reason), str(why))
         accepted = {int(key): str(value) for key, value in document["accepted"].items()}
-        return Negotiated(accepted, {int(key): int(value) for key, value in document["refused"].items()})
+        refused = {int(key): int(value) for key, value in document["refused"].items()}
+        return Negotiated(accepted, refused, _roles(document), _extended(document))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInput(f"relayed association outcome is broken: {error!r}") from error
+
+
+def _roles_document(roles: Mapping[str, Role]) -> dict[str, list[bool]]:
+    return {uid: [role.scu, role.scp] for uid, role in roles.items()}
+
+
+# An end that is older leaves roles, extended negotiation and related SOP classes out.
+
+
+def _roles(document: dict[str, Any]) -> dict[str, Role]:
+    return {str(uid): Role(bool(scu), bool(scp)) for uid, (scu, scp) in document.get("roles", {}).items()}
+
+
+def _extended(document: dict[str, Any]) -> dict[str, bytes]:
+    return {str(uid): bytes.fromhex(value) for uid, value in document.get("extended", {}).items()}
+
+
+def _related(more: list[Any]) -> tuple[tuple[str, ...], ...]:
+    return (tuple(map(str, more[0])),) if more else ()
 
 
 def _dump(document: Mapping[str, Any]) -> bytes:

@@ -3,7 +3,14 @@
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Protocol
 
-from imaging_services.domain.dicom.dimse import AssociationRequest, DimseResponse, Negotiated, Rejection, StoreAnswer
+from imaging_services.domain.dicom.dimse import (
+    AssociationRequest,
+    Cancellation,
+    DimseResponse,
+    Negotiated,
+    Rejection,
+    StoreAnswer,
+)
 from imaging_services.domain.relay.messages import AssociationNotice, Call, StoreMessage
 
 DataSource = Callable[[], AsyncIterator[bytes]]
@@ -22,8 +29,11 @@ class RelayLink(Protocol):
         """Hand the instance to the far side and wait for its status. Silence counts, not duration."""
         ...
 
-    def request(self, call: Call, data: bytes | None = None) -> AsyncIterator[DimseResponse]:
-        """Any other DIMSE request; responses in order, up to the final one. Closing the iterator cancels."""
+    def request(
+        self, call: Call, data: bytes | None = None, cancellation: Cancellation | None = None
+    ) -> AsyncIterator[DimseResponse]:
+        """Any other DIMSE request; responses in order, up to the final one, also after a ``cancellation``, which is
+        passed on. Closing the iterator cancels, too."""
         ...
 
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
@@ -47,8 +57,11 @@ class RelayHandler(Protocol):
         """Handle a C-STORE. A failure status or a raised error has a durable message tried again or set aside."""
         ...
 
-    def serve(self, call: Call, data: bytes | None) -> AsyncIterator[DimseResponse]:
-        """Handle every other request. The iterator is closed on C-CANCEL and when the caller is gone."""
+    def serve(
+        self, call: Call, data: bytes | None, cancellation: Cancellation | None = None
+    ) -> AsyncIterator[DimseResponse]:
+        """Handle every other request. The iterator is closed when the caller is gone, and on C-CANCEL unless the
+        handler handles that ``cancellation`` itself."""
         ...
 
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:

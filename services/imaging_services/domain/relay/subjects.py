@@ -67,6 +67,10 @@ class RelaySubjects:
         """Every other DIMSE request."""
         return self._subject("request")
 
+    def request_to(self, worker: str) -> str:
+        """The same to one process, which keeps something for the association that asks."""
+        return self._subject("request", worker)
+
     @property
     def negotiate(self) -> str:
         """Which presentation contexts the far side's target accepts."""
