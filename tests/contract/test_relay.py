@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import uuid
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from imaging_services.adapters.memory.relay import MemoryRelayBus
-from imaging_services.domain.dicom.dimse import AssociationRequest, Negotiated, ProposedContext, StoreAnswer
+from imaging_services.domain.dicom.command_set import ERROR_COMMENT
+from imaging_services.domain.dicom.dimse import (
+    AssociationRequest,
+    Cancellation,
+    DimseResponse,
+    Negotiated,
+    ProposedContext,
+    StoreAnswer,
+)
 from imaging_services.domain.errors import BackendUnavailable, Conflict, InvalidInput
 from imaging_services.domain.relay.messages import AssociationNotice, AssociationState, Origin
 from support.relay import (
@@ -115,7 +124,7 @@ async def test_a_failing_request_raises(ends):
     near, far = ends
 
     class Failing(Remembering):
-        async def serve(self, call, data):
+        async def serve(self, call, data, cancellation=None):
             raise InvalidInput("no level")
             yield
 
@@ -133,6 +142,53 @@ async def test_closing_the_responses_stops_the_far_side(ends):
         await responses.aclose()
         await until(lambda: handler.stopped)
     assert handler.produced < 10_000
+
+
+@pytest.mark.parametrize("handled", [False, True])
+async def test_a_cancelled_request_gets_its_final_response(ends, handled):
+    near, far = ends
+    cancellation = Cancellation()
+
+    class Moving(Remembering):
+        async def serve(self, call, data, cancellation=None):
+            if handled:
+                cancellation.handle()
+            try:
+                while not (handled and cancellation.requested):
+                    await asyncio.sleep(0.001)
+                    yield DimseResponse(call.command.response(0xFF00))
+                yield DimseResponse(call.command.response(0xFE00, error_comment="3 of 9 sent"))
+            finally:
+                self.stopped = True
+
+    handler = Moving()
+    async with listening(far, handler):
+        statuses = []
+        async for response in near.request(find_call(), b"identifier", cancellation):
+            statuses.append(response.command.status)
+            if len(statuses) == 3:
+                cancellation.request()
+        await until(lambda: handler.stopped)
+    assert (statuses[:3], statuses[-1]) == ([0xFF00] * 3, 0xFE00)
+    assert response.command.text(ERROR_COMMENT) == ("3 of 9 sent" if handled else "")
+
+
+async def test_large_data_sets_in_both_directions(ends):
+    near, far = ends
+    asked, answered = os.urandom(9 * 2**20), [os.urandom(size) for size in (3 * 2**20 + 1, 10, 2**20)]
+
+    class Large(Remembering):
+        async def serve(self, call, data, cancellation=None):
+            self.asked.append((call, data))
+            for content in answered:
+                yield DimseResponse(call.command.response(0xFF00, has_data_set=True), content)
+            yield DimseResponse(call.command.response(0))
+
+    handler = Large()
+    async with listening(far, handler):
+        responses = [response async for response in near.request(find_call(), asked)]
+    assert [response.data for response in responses] == [*answered, None]
+    assert handler.asked[0][1] == asked
 
 
 async def test_cancelling_the_reader_stops_the_far_side(ends):

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import uuid
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import nats
@@ -13,39 +13,17 @@ import pytest
 from pydicom.uid import generate_uid
 
 from imaging_services.adapters.nats.relay_dead_letters import list_relay_dead_letters
-from imaging_services.apps.dimse_proxy.main import main
-from imaging_services.apps.dimse_proxy.settings import Settings
 from support.dcmtk import ENVIRONMENT, written
 from support.dcmtk import dcmtk as run_dcmtk
 from support.dicom_files import data_set_of, storable_files
 from support.instances import instance
 from support.peers import dcmtk_program
 from support.ports import a_free_port
+from support.proxies import proxy
 from support.relay import until
 from support.senders import send_undecoded
 from support.servers import NatsServer, free_ports, start
-from support.services import running
 from support.storescp import ScriptedScp, storescp
-
-
-@asynccontextmanager
-async def proxy(url: str, root: str, channel: str, target: int | None = None, **more):
-    """A running proxy; gives its port."""
-    port = a_free_port()
-    settings = Settings(
-        DIMSE_HOST="127.0.0.1",
-        DIMSE_PORT=port,
-        DIMSE_NATS_URL=url,
-        DIMSE_NATS_SUBJECT_ROOT=root,
-        DIMSE_NATS_SUBJECT_CHANNEL=channel,
-        DIMSE_TARGET_HOST="127.0.0.1" if target else None,
-        DIMSE_TARGET_PORT=target or 0,
-        DRAIN_SECONDS=3,
-        **{"DIMSE_TARGET_AE": "STORESCP", "DIMSE_NATS_REPLY_TIMEOUTSECONDS": 10, **more},
-    )
-    async with running(main, settings):
-        await asyncio.sleep(0.2)
-        yield port
 
 
 @pytest.fixture

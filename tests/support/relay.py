@@ -64,7 +64,7 @@ class Remembering:
             self.messages.append(message)
         return answer
 
-    async def serve(self, call, data) -> AsyncIterator[DimseResponse]:
+    async def serve(self, call, data, cancellation=None) -> AsyncIterator[DimseResponse]:
         self.asked.append((call, data))
         try:
             for number in range(self.responses):

@@ -13,6 +13,7 @@ import pynetdicom
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 
+from support.open_sockets import OpenSockets
 from support.orthanc import free_ports
 from support.peers import dcmtk_program
 
@@ -70,6 +71,7 @@ class ScriptedScp:
         self._at_once = 0
         self._delay = delay
         self._lock = threading.Lock()
+        self._sockets = OpenSockets()
         self._ae = AE(ae_title="SCRIPTED")
         self._ae.maximum_associations = 50
         for context in pynetdicom.AllStoragePresentationContexts:
@@ -80,6 +82,7 @@ class ScriptedScp:
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_ACCEPTED, self._accepted),
             (evt.EVT_C_STORE, self._store),
+            self._sockets.handler,
         ]
         self._server = self._ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
         self.port: int = self._server.socket.getsockname()[1]
@@ -87,6 +90,7 @@ class ScriptedScp:
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
+        self._sockets.close()
 
     def _requested(self, event: Event) -> None:
         if self.reject_for_now:  # PS3.8 table 9-21: rejected-transient, local limit exceeded

@@ -46,6 +46,7 @@ def handler(link: Link, lease: float = 0.06, *, confirmed: bool = False) -> Prox
 
 ASSOCIATION = SimpleNamespace(
     association_id="a",
+    extended={},
     request=SimpleNamespace(association_id="a", calling_ae_title="CT", called_ae_title="PROXY"),
 )
 

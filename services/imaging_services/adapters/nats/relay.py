@@ -29,7 +29,7 @@ class NatsRelay(NatsRelayLink):
     async def listen(self, handler: RelayHandler, serving: asyncio.Event | None = None) -> None:
         """Serve the own channel until cancelled, from the moment NATS is there; ``serving`` is set then. Raises
         ``SettingsError``."""
-        client = await asyncio.shield(self._connection)
+        client = await self.first_client()
         settings = self._settings
         js = client.jetstream(domain=settings.receive_domain)
         subjects, timeout = settings.receives, settings.silence_seconds
@@ -48,6 +48,14 @@ class NatsRelay(NatsRelayLink):
         if self._connection.done():
             self._connection.result()
         return self.connected
+
+    def client(self) -> Client:
+        """The connection, for whoever shares it. Raises ``BackendUnavailable`` while there is none."""
+        return self._connected()
+
+    async def first_client(self) -> Client:
+        """The connection, once NATS is there. Raises ``SettingsError``."""
+        return await asyncio.shield(self._connection)
 
     @property
     def connected(self) -> bool:

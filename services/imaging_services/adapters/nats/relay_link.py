@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,12 +16,22 @@ from nats.js.errors import NoStreamResponseError
 
 from imaging_services.adapters.nats.connection import nats_errors, while_connected
 from imaging_services.adapters.nats.liveness import Exchange
+from imaging_services.adapters.nats.relay_homes import Homes
 from imaging_services.adapters.nats.relay_inbox import open_inbox
+from imaging_services.adapters.nats.relay_large import placed
+from imaging_services.adapters.nats.relay_objects import ObjectBucket
 from imaging_services.adapters.nats.relay_settings import RelaySettings
 from imaging_services.adapters.nats.relay_staging import Staged, Staging
 from imaging_services.adapters.nats.relay_streams import ensure_relay
 from imaging_services.domain.dicom.command_set import ERROR_COMMENT
-from imaging_services.domain.dicom.dimse import AssociationRequest, DimseResponse, Negotiated, Rejection, StoreAnswer
+from imaging_services.domain.dicom.dimse import (
+    AssociationRequest,
+    Cancellation,
+    DimseResponse,
+    Negotiated,
+    Rejection,
+    StoreAnswer,
+)
 from imaging_services.domain.errors import (
     BackendUnavailable,
     DeadlineExceeded,
@@ -36,6 +46,7 @@ from imaging_services.domain.relay.messages import (
     H_REQUEST,
     H_SEQUENCE,
     H_SILENCE,
+    H_WORKER,
     AssociationNotice,
     Call,
     ControlKind,
@@ -72,6 +83,7 @@ class NatsRelayLink:
         self._subjects = settings.sends
         self._silence = settings.silence_seconds
         self._staging = Staging()
+        self._homes = Homes(settings.sends)
 
     async def store_durably(self, call: Call, data: AsyncIterable[bytes]) -> None:
         """See the port."""
@@ -105,22 +117,29 @@ class NatsRelayLink:
                 if staged.object_name:
                     await staged.bucket.discard(staged.object_name)
 
-    async def request(self, call: Call, data: bytes | None = None) -> AsyncIterator[DimseResponse]:
+    async def request(
+        self, call: Call, data: bytes | None = None, cancellation: Cancellation | None = None
+    ) -> AsyncIterator[DimseResponse]:
         """See the port."""
-        payload = data or b""
-        if len(payload) > self._client().max_payload - _HEADER_ROOM:
-            raise InvalidInput(f"an identifier of {len(payload)} bytes is too large to be relayed")
         request_id = uuid.uuid4().hex
         headers = call.headers() | {H_REQUEST: request_id, H_SILENCE: f"{self._silence:g}"}
         progress = _Progress(self._client, self._subjects.control(request_id))
-        async with self._replies(self._subjects.request, headers, payload) as replies, progress.told(self._silence / 3):
+        async with AsyncExitStack() as stack:
+            payload, more = await self._carried(stack, data or b"")
+            replies = await stack.enter_async_context(self._replies(self._homes.of(call), headers | more, payload))
+            await stack.enter_async_context(progress.told(self._silence / 3, cancellation))
+            parts: list[bytes] = []
             async for reply in replies:
                 if reply.kind is ReplyKind.END:
                     progress.finished = True
                     return
                 progress.take(number(reply.message.headers or {}, H_SEQUENCE))
-                command = decode_command(header(reply.message.headers or {}, H_COMMAND))
-                yield DimseResponse(command, reply.message.data if command.has_data_set else None)
+                parts.append(reply.message.data)
+                if reply.kind is ReplyKind.RESPONSE:
+                    self._homes.learn(call, (reply.message.headers or {}).get(H_WORKER))
+                    command = decode_command(header(reply.message.headers or {}, H_COMMAND))
+                    yield DimseResponse(command, b"".join(parts) if command.has_data_set else None)
+                    parts = []
                 await progress.tell_if_due()
 
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
@@ -144,6 +163,16 @@ class NatsRelayLink:
         association_id = notice.origin.association_id
         js = self._client().jetstream(domain=self._settings.send_domain)
         await self._publish(js, self._subjects.end(association_id), b"", notice.headers(), f"{association_id}.end")
+
+    async def _carried(self, stack: AsyncExitStack, data: bytes) -> tuple[bytes, dict[str, str]]:
+        """A request's payload, and the headers that say where else its data set is, for the length of the stack."""
+        client, settings, subjects = self._client(), self._settings, self._subjects
+        if len(data) <= min(client.max_payload - _HEADER_ROOM, _CONFIRMED_INLINE):
+            return data, {}
+        js = client.jetstream(domain=settings.send_domain)
+        await ensure_relay(js, subjects, settings.stream_max_bytes, settings.stream_replicas)
+        bucket = ObjectBucket(js, subjects.bucket, self._silence)
+        return b"", await stack.enter_async_context(placed(bucket, data))
 
     @asynccontextmanager
     async def _staged(
@@ -261,8 +290,14 @@ class _Progress:
             await self._client().publish(self._subject, headers={H_KIND: kind, H_SEQUENCE: str(self._taken)})
 
     @asynccontextmanager
-    async def told(self, every: float) -> AsyncIterator[None]:
-        """Tell at intervals, also while whoever takes the responses is slow, and cancel when left unfinished."""
+    async def told(self, every: float, cancellation: Cancellation | None) -> AsyncIterator[None]:
+        """Tell at intervals, also while whoever takes the responses is slow; of the cancellation, too, and cancel when
+        left unfinished."""
+
+        async def pass_on() -> None:
+            if cancellation is not None:
+                await cancellation.wait()
+                await self._tell(ControlKind.CANCEL)
 
         async def beat() -> None:
             while True:
@@ -272,11 +307,13 @@ class _Progress:
                 except ImagingError as error:
                     log.debug("far side not told", error=str(error))
 
-        task = asyncio.create_task(beat())
+        tasks = [asyncio.create_task(beat()), asyncio.create_task(pass_on())]
         try:
             yield
         finally:
-            task.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             if not self.finished:
                 try:
                     await self._tell(ControlKind.CANCEL)

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from functools import partial
 
 import structlog
@@ -14,9 +15,10 @@ from nats.js import JetStreamContext
 
 from imaging_services.adapters.nats.connection import nats_errors
 from imaging_services.adapters.nats.liveness import Room, SignsOfLife, open_signs
+from imaging_services.adapters.nats.relay_large import fetched, parts
 from imaging_services.adapters.nats.relay_objects import ObjectBucket
 from imaging_services.adapters.nats.relay_settings import RelaySettings
-from imaging_services.domain.dicom.dimse import DimseResponse
+from imaging_services.domain.dicom.dimse import Cancellation, DimseResponse, Status
 from imaging_services.domain.errors import ImagingError, InvalidInput
 from imaging_services.domain.relay.checked import checked, single
 from imaging_services.domain.relay.messages import (
@@ -26,6 +28,7 @@ from imaging_services.domain.relay.messages import (
     H_REQUEST,
     H_SEQUENCE,
     H_SILENCE,
+    H_WORKER,
     AssociationNotice,
     Call,
     ControlKind,
@@ -43,6 +46,7 @@ log = structlog.get_logger(__name__)
 _CREDIT = 128  # responses sent ahead of what the near side has taken
 _STORES_WAITING = 4  # confirmed stores at work or waiting, for each one that may be at work
 _REQUESTS = 256  # other requests under way
+_HEADER_ROOM = 32 * 1024  # of a message, bytes
 _NOTICES = 1024  # notices of associations under way; one that is lost is repeated
 _REQUEST_BYTES = 64 * 1024 * 1024  # what they may hold
 
@@ -57,6 +61,7 @@ class Responder:
         self.subscribed = asyncio.Event()
         self._client, self._settings, self._handler = client, settings, handler
         self._subjects = settings.receives
+        self._worker = uuid.uuid4().hex
         self._bucket = ObjectBucket(js, self._subjects.bucket, settings.silence_seconds)
         self._stores = asyncio.Semaphore(settings.max_in_flight)
         self._room_for_stores = Room(_STORES_WAITING * settings.max_in_flight, settings.max_in_flight_bytes)
@@ -85,6 +90,7 @@ class Responder:
                 for subject, queue, room, work in (
                     (subjects.confirm, group, self._room_for_stores, self._confirm),
                     (subjects.request, group, self._room_for_requests, self._serve),
+                    (subjects.request_to(self._worker), "", self._room_for_requests, self._serve),
                     (subjects.negotiate, group, self._room_for_requests, self._negotiate),
                     (subjects.association, "", self._room_for_notices, self._notice),
                 ):
@@ -142,13 +148,14 @@ class Responder:
     async def _serve(self, message: Msg, signs: SignsOfLife) -> None:
         headers = message.headers or {}
         call = Call.from_headers(headers)
-        caller = _Caller(_silence(headers))
+        cancellation = Cancellation()
+        caller = _Caller(_silence(headers), cancellation)
         control = self._subjects.control(header(headers, H_REQUEST))
         subscription = await self._client.subscribe(control, cb=caller.heard)
-        responses = self._handler.serve(call, message.data if call.command.has_data_set else None)
         try:
             async with _working(message, signs):
-                answering = asyncio.create_task(self._answer(message, responses, caller))
+                data = await fetched(self._bucket, headers, message.data)
+                answering = asyncio.create_task(self._answer(message, call, data, caller))
                 leaving = asyncio.create_task(caller.left())
                 try:
                     await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -159,22 +166,36 @@ class Responder:
                     outcome = (await asyncio.gather(answering, return_exceptions=True))[0]
             if not finished:
                 log.info("relayed request stopped", association=call.origin.association_id, why=caller.why)
+                if cancellation.requested:
+                    await self._cancelled(message, call, caller)
             elif isinstance(outcome, Exception):
                 raise outcome
         finally:
-            await responses.aclose()  # type: ignore[attr-defined]  # an async generator behind its interface
             if not self._client.is_closed:
                 await subscription.unsubscribe()
 
-    async def _answer(self, message: Msg, responses: AsyncIterator[DimseResponse], caller: "_Caller") -> None:
-        sequence = 0
-        async for response in responses:
-            await caller.credit(sequence)
-            command = encode_command(response.command)
-            headers = {H_KIND: ReplyKind.RESPONSE, H_SEQUENCE: str(sequence), H_COMMAND: command}
-            await self._client.publish(message.reply, response.data or b"", headers=headers)
-            sequence += 1
-        await self._client.publish(message.reply, headers={H_KIND: ReplyKind.END, H_SEQUENCE: str(sequence)})
+    async def _answer(self, message: Msg, call: Call, data: bytes, caller: "_Caller") -> None:
+        responses = self._handler.serve(call, data if call.command.has_data_set else None, caller.cancellation)
+        async with aclosing(responses) as answers:  # type: ignore[type-var]  # a generator behind its port
+            async for response in answers:
+                await self._respond(message, response, caller)
+        await self._client.publish(message.reply, headers={H_KIND: ReplyKind.END, H_SEQUENCE: str(caller.sent)})
+
+    async def _respond(self, message: Msg, response: DimseResponse, caller: "_Caller") -> None:
+        *ahead, last = parts(response.data or b"", self._client.max_payload - _HEADER_ROOM)
+        for part in ahead:
+            sequence = await caller.credit()
+            await self._client.publish(message.reply, part, headers={H_KIND: ReplyKind.PART, H_SEQUENCE: sequence})
+        headers = {H_KIND: ReplyKind.RESPONSE, H_SEQUENCE: await caller.credit(), H_WORKER: self._worker}
+        headers[H_COMMAND] = encode_command(response.command)
+        await self._client.publish(message.reply, last, headers=headers)
+
+    async def _cancelled(self, message: Msg, call: Call, caller: "_Caller") -> None:
+        """The handler does not handle a cancellation itself: it was stopped, and this is its final response."""
+        command = encode_command(call.command.response(Status.CANCEL))
+        headers = {H_KIND: ReplyKind.RESPONSE, H_SEQUENCE: str(caller.sent), H_COMMAND: command}
+        await self._client.publish(message.reply, headers=headers)
+        await self._client.publish(message.reply, headers={H_KIND: ReplyKind.END, H_SEQUENCE: str(caller.sent + 1)})
 
 
 def _working(message: Msg, signs: SignsOfLife) -> AbstractAsyncContextManager[None]:
@@ -185,8 +206,9 @@ def _working(message: Msg, signs: SignsOfLife) -> AbstractAsyncContextManager[No
 class _Caller:
     """The near side of one request: how many responses it has taken, and whether it is still there."""
 
-    def __init__(self, silence: float) -> None:
-        self._silence = silence
+    def __init__(self, silence: float, cancellation: Cancellation) -> None:
+        self._silence, self.cancellation = silence, cancellation
+        self.sent = 0
         self._heard_at = time.monotonic()
         self._taken = 0
         self._news = asyncio.Condition()
@@ -197,17 +219,21 @@ class _Caller:
         headers = message.headers or {}
         self._heard_at = time.monotonic()
         if headers.get(H_KIND) == ControlKind.CANCEL:
-            self.why = "cancelled"
-            self._cancelled.set()
+            self.cancellation.request()
+            if not self.cancellation.handled:
+                self.why = "cancelled"
+                self._cancelled.set()
             return
         async with self._news:
             self._taken = max(self._taken, number(headers, H_SEQUENCE))
             self._news.notify_all()
 
-    async def credit(self, sequence: int) -> None:
-        """Wait until response ``sequence`` may be sent."""
+    async def credit(self) -> str:
+        """Wait until one more message may be sent; its number."""
         async with self._news:
-            await self._news.wait_for(lambda: sequence < self._taken + _CREDIT)
+            await self._news.wait_for(lambda: self.sent < self._taken + _CREDIT)
+        self.sent += 1
+        return str(self.sent - 1)
 
     async def left(self) -> None:
         """Return when the caller has cancelled or has been silent for too long."""

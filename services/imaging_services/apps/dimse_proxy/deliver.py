@@ -1,30 +1,41 @@
 """What arrives over the relay goes to the target AE."""
 
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import aclosing
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Hashable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 import structlog
 
-from imaging_services.domain.dicom.command_set import ERROR_COMMENT, CommandSet
+from imaging_services.apps.dimse_proxy.kept import KeptAssociations
+from imaging_services.domain.dicom.command_set import ERROR_COMMENT, CommandField, CommandSet
 from imaging_services.domain.dicom.dimse import (
     LOCAL_LIMIT_EXCEEDED,
     AssociationRequest,
+    Cancellation,
     DicomPeer,
     DimseResponse,
     Negotiated,
     ProposedContext,
     Rejection,
     Requestor,
+    Role,
     StoreAnswer,
 )
 from imaging_services.domain.errors import OutOfResources, Refused, UnsupportedSopClass
-from imaging_services.domain.relay.messages import AssociationNotice, Call, StoreMessage
+from imaging_services.domain.relay.messages import AssociationNotice, AssociationState, Call, StoreMessage
 from imaging_services.domain.relay.ports import DataSource
+from imaging_services.domain.relay.services import PRINT_MANAGEMENT
 
 log = structlog.get_logger(__name__)
 
 _NO_REASON_GIVEN = 1
+_KEPT_SECONDS = 600.0  # a kept association that nobody uses
+_ACCEPTED_SECONDS = 10.0  # what the target has accepted holds for other associations
+_ACCEPTED_MOST = 64
+_CANCELLABLE = frozenset({CommandField.C_FIND_RQ, CommandField.C_MOVE_RQ, CommandField.C_GET_RQ})
 
 
 class StorePool(Protocol):
@@ -43,12 +54,33 @@ class StorePool(Protocol):
         ...
 
 
+class _Recent:
+    """What was accepted within the last seconds."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[Hashable, tuple[float, Negotiated]] = OrderedDict()
+
+    def get(self, key: Hashable) -> Negotiated | None:
+        """None when it is not known, or no longer."""
+        at, answer = self._answers.get(key, (0.0, None))
+        return answer if time.monotonic() < at + _ACCEPTED_SECONDS else None
+
+    def keep(self, key: Hashable, answer: Negotiated) -> None:
+        """Accepted now."""
+        self._answers[key] = (time.monotonic(), answer)
+        self._answers.move_to_end(key)
+        if len(self._answers) > _ACCEPTED_MOST:
+            self._answers.popitem(last=False)
+
+
 class TargetHandler:
     """Serves a relay's own channel, see ``RelayHandler``: one target AE, called by ``calling``."""
 
     def __init__(self, peer: DicomPeer, pool: StorePool, *, calling: str, called: str) -> None:
         self._peer, self._pool = peer, pool
         self._calling, self._called = calling, called
+        self._kept = KeptAssociations(_KEPT_SECONDS)
+        self._accepted = _Recent()
 
     async def store(self, message: StoreMessage, data: DataSource) -> StoreAnswer:
         """C-STORE to the target; its status. Raises when it cannot be reached or accepts no such context."""
@@ -62,41 +94,77 @@ class TargetHandler:
         )
         return StoreAnswer(response.status, response.text(ERROR_COMMENT))
 
-    async def serve(self, call: Call, data: bytes | None) -> AsyncIterator[DimseResponse]:
-        """Any other request, on an association of its own with the one context that it needs."""
-        context = ProposedContext(1, call.abstract_syntax, (call.transfer_syntax,))
-        requestor = await self._associate((context,))
-        ended = False
-        try:
+    async def serve(
+        self, call: Call, data: bytes | None, cancellation: Cancellation | None = None
+    ) -> AsyncIterator[DimseResponse]:
+        """Any other request, on an association of its own with the one context that it needs; those of print
+        management on one for each association at the other end."""
+        if cancellation is not None and call.command.command_field in _CANCELLABLE:
+            cancellation.handle()
+        async with self._association(call) as requestor:
             context_id = next(iter(requestor.contexts), None)
             if context_id is None:
                 raise UnsupportedSopClass(f"{self._called} does not accept {call.abstract_syntax}")
-            responses = requestor.request(context_id, call.command, data)
+            responses = requestor.request(context_id, call.command, data, cancellation)
             async with aclosing(responses) as received:  # type: ignore[type-var]  # a generator behind its port
                 async for response in received:
                     yield response
+
+    async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
+        """Ask the target itself, by an association with the same contexts; what it accepts holds for some seconds."""
+        key = (request.contexts, tuple(request.roles.items()), tuple(request.extended.items()))
+        answer = self._accepted.get(key)
+        if answer is None:
+            try:
+                requestor = await self._associate(request.contexts, request.roles, request.extended)
+            except Refused as error:
+                return Rejection(1, 1, _NO_REASON_GIVEN, str(error))
+            except OutOfResources:
+                return LOCAL_LIMIT_EXCEEDED
+            accepted = {context_id: context.transfer_syntax for context_id, context in requestor.contexts.items()}
+            answer = Negotiated(accepted, roles=requestor.roles, extended=requestor.extended)
+            self._accepted.keep(key, answer)
+            await self._leave(requestor, ended=True)
+        return answer
+
+    async def noticed(self, notice: AssociationNotice) -> None:
+        """A target AE is not told of associations at the other end, but the one kept for it is released."""
+        if notice.state is AssociationState.CLOSED:
+            await self._kept.release(notice.origin.association_id)
+
+    async def close(self) -> None:
+        """Release what is kept open."""
+        await self._kept.close()
+
+    @asynccontextmanager
+    async def _association(self, call: Call) -> AsyncIterator[Requestor]:
+        context = ProposedContext(1, call.abstract_syntax, (call.transfer_syntax,))
+        # an event report comes from the SCP of its SOP class (PS3.7 section D.3.3.4)
+        reports = call.command.command_field == CommandField.N_EVENT_REPORT_RQ
+        roles = {call.abstract_syntax: Role(scu=False, scp=True)} if reports else {}
+        extended = {call.abstract_syntax: call.extended} if call.extended else {}
+        if call.abstract_syntax in PRINT_MANAGEMENT:
+            key = (call.origin.association_id, call.abstract_syntax, call.transfer_syntax)
+            async with self._kept.using(key, partial(self._associate, (context,), roles, extended)) as kept:
+                yield kept
+            return
+        requestor = await self._associate((context,), roles, extended)
+        ended = False
+        try:
+            yield requestor
             ended = True
         finally:
             await self._leave(requestor, ended)
 
-    async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
-        """Ask the target itself, by an association with the same contexts."""
-        try:
-            requestor = await self._associate(request.contexts)
-        except Refused as error:
-            return Rejection(1, 1, _NO_REASON_GIVEN, str(error))
-        except OutOfResources:
-            return LOCAL_LIMIT_EXCEEDED
-        accepted = {context_id: context.transfer_syntax for context_id, context in requestor.contexts.items()}
-        await self._leave(requestor, ended=True)
-        return Negotiated(accepted)
-
-    async def noticed(self, notice: AssociationNotice) -> None:
-        """A target AE is not told of associations at the other end."""
-
-    async def _associate(self, contexts: tuple[ProposedContext, ...]) -> Requestor:
+    async def _associate(
+        self, contexts: tuple[ProposedContext, ...], roles: Mapping[str, Role], extended: Mapping[str, bytes]
+    ) -> Requestor:
         return await self._peer.associate(
-            calling_ae_title=self._calling, called_ae_title=self._called, contexts=contexts
+            calling_ae_title=self._calling,
+            called_ae_title=self._called,
+            contexts=contexts,
+            roles=roles,
+            extended=extended,
         )
 
     async def _leave(self, requestor: Requestor, ended: bool) -> None:

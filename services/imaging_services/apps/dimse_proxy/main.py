@@ -5,7 +5,12 @@ import asyncio
 import structlog
 
 from imaging_services.adapters.dimse.acceptor import listen
-from imaging_services.adapters.dimse.contexts import choose_contexts, load_capabilities
+from imaging_services.adapters.dimse.contexts import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    choose_contexts,
+    load_capabilities,
+)
 from imaging_services.adapters.dimse.pool import AssociationPool
 from imaging_services.adapters.dimse.requestor import RemoteAE
 from imaging_services.adapters.nats.relay import NatsRelay, open_relay
@@ -27,6 +32,8 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
         settings.DIMSE_CONFIG_PATH,
         accept_unknown=settings.DIMSE_ACCEPT_UNKNOWN_SOP_CLASSES,
         query_classes=RELAYED_SERVICES,
+        # the one that every AE has to accept, so the target does, too (PS3.5 section 10.1)
+        query_syntaxes=(IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN),
     )
     async with open_relay(settings.relay("dimse-proxy", settings.DRAIN_SECONDS)) as relay:
         handler = ProxyHandler(
@@ -36,12 +43,22 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
             confirmed=settings.DIMSE_DELIVERY_MODE == "confirmed",
             lease_seconds=settings.DIMSE_ASSOCIATION_LEASE_SECONDS,
         )
-        listener = await listen(handler, settings.DIMSE_HOST, settings.DIMSE_PORT, settings.limits())
+        listener = await listen(
+            handler,
+            settings.DIMSE_HOST,
+            settings.DIMSE_PORT,
+            settings.limits(),
+            tls=settings.listener_tls(),
+            users=settings.users(),
+        )
         log.info("dimse proxy listens", host=settings.DIMSE_HOST, port=listener.port, ae_title=settings.DIMSE_AE)
         async with asyncio.TaskGroup() as tasks:
-            work = [tasks.create_task(handler.renew()), tasks.create_task(_deliver(settings, relay))]
+            serving = asyncio.Event()
+            work = [tasks.create_task(handler.renew()), tasks.create_task(_deliver(settings, relay, serving))]
             if not await relay.wait_connected(_PATIENCE):
                 log.warning("NATS is away: C-STORE is refused until it comes", url=settings.DIMSE_NATS_URL)
+            else:
+                await _patiently(serving)
             lifecycle.ready.set()
             await lifecycle.stop.wait()
             await listener.close(settings.DRAIN_SECONDS)
@@ -49,14 +66,31 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
                 task.cancel()
 
 
-async def _deliver(settings: Settings, relay: NatsRelay) -> None:
+async def _patiently(serving: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(serving.wait(), _PATIENCE)
+    except TimeoutError:
+        log.warning("nothing is taken from the own channel yet")
+
+
+async def _deliver(settings: Settings, relay: NatsRelay, serving: asyncio.Event) -> None:
+    """Serve the own channel; ``serving`` is set once that is so, or once it is clear that it will not be."""
     if not settings.DIMSE_TARGET_HOST:
+        serving.set()
         log.info("no target AE: nothing is taken from the own channel", channel=settings.DIMSE_NATS_SUBJECT_CHANNEL)
         return
-    peer = RemoteAE(settings.DIMSE_TARGET_HOST, settings.DIMSE_TARGET_PORT, settings.limits())
+    peer = RemoteAE(
+        settings.DIMSE_TARGET_HOST,
+        settings.DIMSE_TARGET_PORT,
+        settings.limits(),
+        tls=settings.target_tls(),
+        operations=settings.DIMSE_MAX_OPERATIONS,
+    )
     called = settings.DIMSE_TARGET_AE or settings.DIMSE_AE
     pool = AssociationPool(peer, settings.DIMSE_AE, called, settings.DIMSE_TARGET_ASSOCIATIONS)
+    handler = TargetHandler(peer, pool, calling=settings.DIMSE_AE, called=called)
     try:
-        await relay.listen(TargetHandler(peer, pool, calling=settings.DIMSE_AE, called=called))
+        await relay.listen(handler, serving)
     finally:
+        await handler.close()
         await pool.close()

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -18,16 +18,20 @@ from imaging_services.domain.dicom.dimse import (
     Rejection,
     StoreAnswer,
 )
-from imaging_services.domain.errors import InvalidInput, RetryableError
+from imaging_services.domain.errors import ImagingError, InvalidInput, RetryableError
 from imaging_services.domain.ingest.screening import screen
 from imaging_services.domain.relay.admission import Admission
-from imaging_services.domain.relay.identifier import read_identifier
+from imaging_services.domain.relay.identifier import LONGEST_IDENTIFIER, LONGEST_RELAYED, read_identifier
 from imaging_services.domain.relay.messages import AssociationNotice, AssociationState, Call, Origin
 from imaging_services.domain.relay.ports import RelayLink
+from imaging_services.domain.relay.services import NOT_RELAYED, PRINT_MANAGEMENT
 
 log = structlog.get_logger(__name__)
 
 _END_SECONDS = 15 * 60.0  # how long the end of an association is tried to be told
+
+_FILMS_AT_A_TIME = 4  # requests of print management, whose data sets may be large
+_EXTENDED_SECONDS = 5.0  # in which the far side says what it accepts of an extended negotiation
 
 Choose = Callable[[Iterable[ProposedContext]], Negotiated]
 
@@ -52,6 +56,8 @@ class ProxyHandler:
         self._confirmed, self._lease = confirmed, lease_seconds
         self._sending: dict[str, Origin] = {}
         self._ended: dict[str, _Ended] = {}
+        self._printing: dict[str, Origin] = {}
+        self._films = asyncio.Semaphore(_FILMS_AT_A_TIME)
 
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
         """Admit the caller, then choose contexts."""
@@ -59,8 +65,9 @@ class ProxyHandler:
         if refusal is not None:
             return refusal
         if self._confirmed:
-            return await self._link.negotiate(request)
-        return self._choose(request.contexts)
+            return _relayed_only(request, await self._link.negotiate(request))
+        extended = await self._accepted_extended(request) if request.extended else {}
+        return replace(self._choose(request.contexts), roles=request.roles, extended=extended)
 
     async def store(self, association: Association, request: DimseRequest) -> StoreAnswer:
         """Hand a C-STORE to the relay; in durable mode success means that JetStream has it on disk."""
@@ -75,15 +82,24 @@ class ProxyHandler:
         return StoreAnswer(0x0000)
 
     async def serve(self, association: Association, request: DimseRequest) -> AsyncIterator[DimseResponse]:
-        """Ask the far side; its responses as they come."""
-        data = await read_identifier(request)
-        responses = self._link.request(_call(association, request), data)
-        async with aclosing(responses) as relayed:  # type: ignore[type-var]  # an async generator behind its port
-            async for response in relayed:
-                yield response
+        """Ask the far side; its responses as they come, and after a C-CANCEL its final one."""
+        request.cancellation.handle()
+        call, longest = _call(association, request), LONGEST_IDENTIFIER
+        async with AsyncExitStack() as stack:
+            if call.abstract_syntax in PRINT_MANAGEMENT:
+                longest = LONGEST_RELAYED
+                await stack.enter_async_context(self._films)
+                self._printing[association.association_id] = call.origin
+            data = await read_identifier(request, longest)
+            responses = self._link.request(call, data, request.cancellation)
+            async with aclosing(responses) as relayed:  # type: ignore[type-var]  # a generator behind its port
+                async for response in relayed:
+                    yield response
 
     async def closed(self, association: Association, clean: bool) -> None:
         """Tell the far side, so that it holds the study's revision no longer; behind the instances that are queued."""
+        if printed := self._printing.pop(association.association_id, None):
+            await self._link.announce(AssociationNotice(printed, AssociationState.CLOSED, self._lease))
         origin = self._sending.pop(association.association_id, None)
         if origin is None:
             return
@@ -104,6 +120,16 @@ class ProxyHandler:
                 if not await self._finish(association_id):
                     break
 
+    async def _accepted_extended(self, request: AssociationRequest) -> Mapping[str, bytes]:
+        """Only the far side knows. While it is away, nothing is accepted, and plain requests work all the same."""
+        try:
+            async with asyncio.timeout(_EXTENDED_SECONDS):
+                outcome = await self._link.negotiate(request)
+        except (ImagingError, TimeoutError) as error:
+            log.info("extended negotiation not accepted", error=str(error))
+            return {}
+        return outcome.extended if isinstance(outcome, Negotiated) else {}
+
     async def _finish(self, association_id: str) -> bool:
         """Whether the end is told, or given up."""
         ended = self._ended[association_id]
@@ -123,7 +149,16 @@ class ProxyHandler:
             await self._link.announce(AssociationNotice(origin, AssociationState.OPEN, self._lease))
 
 
+def _relayed_only(request: AssociationRequest, outcome: Negotiated | Rejection) -> Negotiated | Rejection:
+    if isinstance(outcome, Rejection):
+        return outcome
+    refused = {one.context_id for one in request.contexts if one.abstract_syntax in NOT_RELAYED}
+    accepted = {key: value for key, value in outcome.transfer_syntaxes.items() if key not in refused}
+    return replace(outcome, transfer_syntaxes=accepted)
+
+
 def _call(association: Association, request: DimseRequest) -> Call:
     opened = association.request
     origin = Origin(opened.association_id, opened.calling_ae_title, opened.called_ae_title)
-    return Call(origin, request.context.abstract_syntax, request.context.transfer_syntax, request.command)
+    extended = association.extended.get(request.context.abstract_syntax, b"")
+    return Call(origin, request.context.abstract_syntax, request.context.transfer_syntax, request.command, extended)

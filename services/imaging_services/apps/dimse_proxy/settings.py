@@ -27,6 +27,8 @@ class Settings(ListenerVariables, RelayVariables, ServiceSettings):
 
     def check(self) -> None:
         """Raise ``SettingsError`` for what cannot work together."""
-        self.refuse_tls()
+        self.listener_tls()
+        self.target_tls()
+        self.users()
         if self.DIMSE_TARGET_HOST and not self.DIMSE_TARGET_PORT:
             raise SettingsError("DIMSE_TARGET_PORT is not set, but DIMSE_TARGET_HOST is: set the target's port")
