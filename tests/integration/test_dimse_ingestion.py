@@ -19,10 +19,13 @@ from imaging_services.apps.event_driven_ingestion.main import main as processor_
 from imaging_services.apps.event_driven_ingestion.settings import Settings as ProcessorSettings
 from imaging_services.domain.dicom.command_set import store_request
 from imaging_services.domain.dicom.dimse import ProposedContext
+from support.commitment_scu import CommitmentScu, successes, transaction
 from support.dcmtk import dcmtk, written
 from support.instances import EXPLICIT, encoded, instance
 from support.ports import a_free_port
+from support.retrieve_scu import cancelled
 from support.services import running
+from support.storescp import ScriptedScp
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Site:
     conninfo: str
     s3: object
     bucket: str
+    settings: IngestionSettings
     proxy: int = 0
 
     def rows(self, query: str) -> list[tuple]:
@@ -45,10 +49,11 @@ class Site:
 
 @pytest.fixture
 def site(nats_server, database, s3_server, bucket, tmp_path):
-    """Opens a site; ``http`` makes the ingestion query by HTTP instead of SQL, ``mode`` adds a proxy."""
+    """Opens a site; ``http`` makes the ingestion query by HTTP instead of SQL, ``mode`` adds a proxy, ``target`` its
+    target AE's port; ``started`` False leaves the ingestion to the test."""
 
     @asynccontextmanager
-    async def open_site(mode: str | None = None, http: bool = False, **more):
+    async def open_site(mode: str | None = None, http: bool = False, target: int = 0, started: bool = True, **more):
         root, config = f"t{uuid.uuid4().hex}", tmp_path / "bucket"
         config.mkdir(exist_ok=True)
         host, port = s3_server.endpoint.rsplit(":", 1)
@@ -85,11 +90,15 @@ def site(nats_server, database, s3_server, bucket, tmp_path):
         )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(running(processor_main, processor))
-            await stack.enter_async_context(running(ingestion_main, ingestion))
-            opened = Site(dimse, database.conninfo, s3_server, bucket)
+            if started:
+                await stack.enter_async_context(running(ingestion_main, ingestion))
+            opened = Site(dimse, database.conninfo, s3_server, bucket, ingestion)
             if mode:
                 opened.proxy = a_free_port()
-                settings = ProxySettings(**nats, DIMSE_PORT=opened.proxy, DIMSE_DELIVERY_MODE=mode, DRAIN_SECONDS=3)
+                to = {"DIMSE_TARGET_HOST": "127.0.0.1", "DIMSE_TARGET_PORT": target} if target else {}
+                settings = ProxySettings(
+                    **nats, **to, DIMSE_PORT=opened.proxy, DIMSE_DELIVERY_MODE=mode, DRAIN_SECONDS=3
+                )
                 await stack.enter_async_context(running(proxy_main, settings))
             yield opened
 
@@ -190,6 +199,57 @@ async def test_through_the_proxy(site, tmp_path, mode):
         assert code == 0, output
         await asyncio.sleep(1)
         assert opened.rows("SELECT count(*) FROM dicom_instance") == [(20,)]
+
+
+async def test_retrieve_and_commitment_through_the_proxy(site, tmp_path):
+    study = generate_uid()
+    instances = [instance(StudyInstanceUID=study) for _ in range(20)]
+    uids = sorted(one.SOPInstanceUID for one in instances)
+    paths = [written(tmp_path / f"{number}.dcm", one) for number, one in enumerate(instances)]
+    keys = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}")
+    with ScriptedScp() as outside, CommitmentScu() as hospital:
+        known = tmp_path / "dimse"
+        known.mkdir()
+        ways = (f"OUTSIDE:127.0.0.1:{outside.port}", "DEST:proxy", "REQUESTOR:proxy")
+        (known / "KNOWN_AES").write_text("\n".join(ways))
+        async with site("confirmed", target=hospital.port, DIMSE_CONFIG_PATH=known) as opened:
+            port = str(opened.proxy)
+            code, output = await send(opened.proxy, *paths, title="DIMSE")
+            assert code == 0, output
+            code, output = await dcmtk(
+                "movescu", "-d", "-S", "-aem", "OUTSIDE", *keys, "127.0.0.1", port, title="DIMSE"
+            )
+            assert code == 0, output
+            assert "0x0000" in output.split("Received Final Move Response")[1], output
+            assert sorted(outside.stored) == uids
+            # to the AE behind the proxy, as far as the requestor wants it
+            responses, _ = await asyncio.to_thread(cancelled, opened.proxy, "DIMSE", study, "move")
+            assert responses[-1].Status == 0xFE00
+            assert responses[-1].NumberOfCompletedSuboperations == len(hospital.stored) > 0
+            assert responses[-1].NumberOfRemainingSuboperations == 20 - len(hospital.stored) > 0
+            assert set(hospital.stored) < set(uids)
+            assert await asyncio.to_thread(hospital.ask, opened.proxy, "DIMSE", transaction(*instances)) == [0x0000]
+            await asyncio.to_thread(hospital.wait_for, 1)
+    assert hospital.over == [True]
+    assert successes(hospital.reports[0][1]) == set(uids)
+
+
+async def test_a_storage_commitment_outlives_the_ingestion(site, tmp_path):
+    one, known = instance(), tmp_path / "dimse"
+    known.mkdir()
+    path = written(tmp_path / "one.dcm", one)
+    with CommitmentScu() as scu:
+        async with site(started=False, DIMSE_CONFIG_PATH=known, DIMSE_COMMITMENT_WAIT_SECONDS=0.1) as opened:
+            async with running(ingestion_main, opened.settings):
+                code, output = await send(opened.ingestion, path, title="DIMSE_INGESTION")
+                assert code == 0, output
+                # nobody knows the requestor, so nothing can be reported yet
+                asked = await asyncio.to_thread(scu.ask, opened.ingestion, "DIMSE_INGESTION", transaction(one))
+                assert asked == [0x0000]
+            (known / "KNOWN_AES").write_text(f"REQUESTOR:127.0.0.1:{scu.port}")
+            async with running(ingestion_main, opened.settings):
+                await asyncio.to_thread(scu.wait_for, 1)
+    assert successes(scu.reports[0][1]) == {one.SOPInstanceUID}
 
 
 HELD = "SELECT count(*) FROM association JOIN association_study USING (association_id) WHERE released_at IS NULL"

@@ -78,9 +78,12 @@ def test_the_targets_title_is_answered_too():
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        (Proxy(DIMSE_TLS_ENABLED=True), "DIMSE_TLS_ENABLED"),
+        (Proxy(DIMSE_TLS_ENABLED=True), "DIMSE_TLS_KEYSTORE=.*cannot be read"),
+        (Proxy(DIMSE_TLS_ENABLED=True, DIMSE_TLS_KEYSTORE_TYPE="JKS"), "DIMSE_TLS_KEYSTORE_TYPE=JKS.*keytool"),
+        (Proxy(DIMSE_TARGET_TLS_ENABLED=True, DIMSE_TARGET_TLS_VERIFY="ca"), "DIMSE_TARGET_TLS_CA_FILE"),
+        (Proxy(DIMSE_USERS_FILE="/nowhere"), "DIMSE_USERS_FILE"),
         (Proxy(DIMSE_TARGET_HOST="pacs"), "DIMSE_TARGET_PORT"),
-        (Ingestion(PROVIDER_NAME="p", DIMSE_TLS_ENABLED=True), "DIMSE_TLS_ENABLED"),
+        (Ingestion(PROVIDER_NAME="p", DIMSE_TLS_ENABLED=True), "DIMSE_TLS_KEYSTORE"),
         (Ingestion(), "PROVIDER_NAME"),
         (Ingestion(PROVIDER_NAME="p", DIMSE_NATS_SUBJECT_CHANNEL="A"), "DIMSE_NATS_SUBJECT_CHANNEL"),
     ],

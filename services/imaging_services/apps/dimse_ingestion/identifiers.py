@@ -7,8 +7,10 @@ from io import BytesIO
 from typing import Any
 
 from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
+from imaging_services.domain.dicom import charset_writer
 from imaging_services.domain.dicom.charset import charset_of
 from imaging_services.domain.dicom.dictionary import implicit_vr
 from imaging_services.domain.dicom.transfer_syntaxes import Encoding
@@ -16,41 +18,50 @@ from imaging_services.domain.dicom.values import Decoding, decode_element
 from imaging_services.domain.errors import InvalidInput
 
 SPECIFIC_CHARACTER_SET = 0x00080005
-_UTF_8 = "ISO_IR 192"
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
+_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _DS_LENGTH = 16
+_DEEPEST = 8
+_ITEM = 0xFFFEE000
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of an identifier; no values is universal matching, and so is a sequence."""
+    """One key of an identifier; no values is universal matching. A sequence has the keys of its ``items`` instead."""
 
     tag: int
     vr: str
     values: tuple[str, ...] = ()
+    items: tuple[tuple["Key", ...], ...] = ()
+
+
+Keys = tuple[Key, ...]
 
 
 def decode_identifier(data: bytes, encoding: Encoding) -> list[Key]:
     """The keys in tag order, decoded by the identifier's Specific Character Set. Raises ``InvalidInput``."""
     try:
         data_set = read_dataset(BytesIO(data), encoding.implicit, encoding.little_endian, bytelength=len(data))
-        items = [data_set.get_item(tag) for tag in sorted(data_set.keys())]
+        return _keys(data_set, Decoding(charset_of(b""), signed=False, little_endian=encoding.little_endian), 0)
     except Exception as error:
         # pydicom raises errors of many kinds on broken bytes, none of them its own
         raise InvalidInput(f"the identifier cannot be read: {type(error).__name__}") from error
-    raw = {int(item.tag): item for item in items if item is not None}
-    charset = raw.get(SPECIFIC_CHARACTER_SET)
-    decoding = Decoding(charset_of(_bytes(charset)), signed=False, little_endian=encoding.little_endian)
-    return [_key(tag, item, decoding) for tag, item in raw.items() if tag & 0xFFFF]
 
 
-def encode_identifier(keys: Iterable[Key], encoding: Encoding) -> bytes:
-    """A response identifier; Specific Character Set is ISO_IR 192 (UTF-8) when a value is not ASCII."""
-    found = {key.tag: key for key in keys}
-    if not all(value.isascii() for key in found.values() for value in key.values):
-        found[SPECIFIC_CHARACTER_SET] = Key(SPECIFIC_CHARACTER_SET, "CS", (_UTF_8,))
-    return b"".join(_element(found[tag], encoding) for tag in sorted(found))
+def encode_identifier(keys: Iterable[Key], encoding: Encoding, charset: tuple[str, ...] = ()) -> bytes:
+    """A response identifier. Text is in the character set that the request was in, when that can hold it, else in
+    UTF-8; Specific Character Set is there when a value is not ASCII."""
+    found = [key for key in keys if key.tag != SPECIFIC_CHARACTER_SET]
+    if all(map(_is_ascii, found)):
+        return _data_set(found, encoding, ())
+    requested = charset if charset_writer.writable(charset) else ()
+    for terms in filter(None, (requested, (charset_writer.UTF_8,))):
+        try:
+            return _data_set([Key(SPECIFIC_CHARACTER_SET, "CS", terms), *found], encoding, terms)
+        except UnicodeError:
+            continue
+    raise InvalidInput("a value cannot be encoded in UTF-8")
 
 
 def json_values(element: dict[str, Any]) -> tuple[str, ...]:
@@ -58,17 +69,27 @@ def json_values(element: dict[str, Any]) -> tuple[str, ...]:
     return tuple(_text(element["vr"], value) for value in element.get("Value", ()))
 
 
-def _key(tag: int, item: Any, decoding: Decoding) -> Key:
-    if not isinstance(item, RawDataElement):
-        return Key(tag, str(item.VR))  # a sequence of undefined length
+def _keys(data_set: Dataset, decoding: Decoding, depth: int) -> list[Key]:
+    if depth > _DEEPEST:
+        raise InvalidInput("sequences are nested too deep")
+    items = [data_set.get_item(tag) for tag in sorted(data_set.keys())]
+    raw = {int(item.tag): item for item in items if item is not None}
+    charset = raw.get(SPECIFIC_CHARACTER_SET)
+    if isinstance(charset, RawDataElement) and charset.value:
+        decoding = decoding._replace(charset=charset_of(charset.value))
+    return [_key(tag, item, data_set, decoding, depth) for tag, item in raw.items() if tag & 0xFFFF]
+
+
+def _key(tag: int, item: Any, data_set: Dataset, decoding: Decoding, depth: int) -> Key:
     vr = item.VR or implicit_vr(tag)
     if vr == "SQ":
-        return Key(tag, vr)
+        members = (_keys(one, decoding, depth + 1) for one in data_set[tag].value)
+        return Key(tag, vr, items=tuple(tuple(keys) for keys in members if keys))
     return Key(tag, *decode_element(tag, vr, item.value or None, decoding))
 
 
-def _bytes(item: Any) -> bytes:
-    return item.value or b"" if isinstance(item, RawDataElement) else b""
+def _is_ascii(key: Key) -> bool:
+    return all(value.isascii() for value in key.values) and all(_is_ascii(one) for item in key.items for one in item)
 
 
 def _text(vr: str, value: Any) -> str:
@@ -79,10 +100,16 @@ def _text(vr: str, value: Any) -> str:
     return text if vr != "DS" or len(text) <= _DS_LENGTH else f"{float(text):.9g}"
 
 
-def _element(key: Key, encoding: Encoding) -> bytes:
+def _data_set(keys: Iterable[Key], encoding: Encoding, terms: tuple[str, ...]) -> bytes:
+    """Raises ``UnicodeError`` when the character set cannot hold a value."""
+    by_tag = {key.tag: key for key in keys}
+    return b"".join(_element(by_tag[tag], encoding, terms) for tag in sorted(by_tag))
+
+
+def _element(key: Key, encoding: Encoding, terms: tuple[str, ...]) -> bytes:
     order = "<" if encoding.little_endian else ">"
-    value = _value(key, order)
-    head = struct.pack(order + "HH", key.tag >> 16, key.tag & 0xFFFF)
+    value = _items(key, encoding, terms, order) if key.items else _value(key, order, terms)
+    head = _tag(key.tag, order)
     if encoding.implicit:
         return head + struct.pack(order + "L", len(value)) + value
     if key.vr in _LONG:
@@ -91,10 +118,22 @@ def _element(key: Key, encoding: Encoding) -> bytes:
     return head + key.vr.encode() + struct.pack(order + "H", len(value)) + value
 
 
-def _value(key: Key, order: str) -> bytes:
+def _items(key: Key, encoding: Encoding, terms: tuple[str, ...], order: str) -> bytes:
+    items = [_data_set(item, encoding, terms) for item in key.items]
+    return b"".join(_tag(_ITEM, order) + struct.pack(order + "L", len(item)) + item for item in items)
+
+
+def _tag(tag: int, order: str) -> bytes:
+    return struct.pack(order + "HH", tag >> 16, tag & 0xFFFF)
+
+
+def _value(key: Key, order: str, terms: tuple[str, ...]) -> bytes:
     code = _BINARY.get(key.vr)
     if code is not None:
         convert = float if code in "fd" else int
         return b"".join(struct.pack(order + code, convert(value)) for value in key.values)
-    raw = "\\".join(key.values).encode()
+    text = "\\".join(key.values)
+    raw = charset_writer.encode(text, key.vr, terms) if terms and key.vr in _TEXT else text.encode()
+    if raw is None:
+        raise UnicodeError(key.vr)
     return raw + (b"\0" if key.vr == "UI" else b" ") * (len(raw) % 2)

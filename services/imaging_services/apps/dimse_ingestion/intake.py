@@ -1,16 +1,26 @@
 """What the ingestion does with a request, whether it came by an association or over the relay."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
 
+from imaging_services.apps.dimse_ingestion.asked import Asked
+from imaging_services.apps.dimse_ingestion.commitment import Commitment
 from imaging_services.apps.dimse_ingestion.find import FIND_CLASSES, Finder
+from imaging_services.apps.dimse_ingestion.find import accept_extended as accept_for_find
 from imaging_services.apps.dimse_ingestion.holds import AssociationHolds
+from imaging_services.apps.dimse_ingestion.retrieve import Retriever
+from imaging_services.apps.dimse_ingestion.selection import GET_CLASSES, MOVE_CLASSES
+from imaging_services.apps.dimse_ingestion.selection import accept_extended as accept_for_retrieve
+from imaging_services.apps.dimse_ingestion.transactions import STORAGE_COMMITMENT
 from imaging_services.domain.dicom.command_set import CommandField, CommandSet
 from imaging_services.domain.dicom.dimse import (
     Association,
     AssociationRequest,
+    Cancellation,
     DimseRequest,
     DimseResponse,
     Negotiated,
@@ -32,10 +42,13 @@ Choose = Callable[[Iterable[ProposedContext]], Negotiated]
 
 
 class Intake:
-    """Stores instances and answers queries."""
+    """Stores instances and commits itself to them, answers queries and sends what is asked for."""
 
-    def __init__(self, ingest: Ingest, finder: Finder, holds: AssociationHolds) -> None:
+    def __init__(
+        self, ingest: Ingest, finder: Finder, retriever: Retriever, commitment: Commitment, holds: AssociationHolds
+    ) -> None:
         self._ingest, self._finder, self._holds = ingest, finder, holds
+        self._retriever, self._commitment = retriever, commitment
 
     async def store(
         self,
@@ -64,26 +77,55 @@ class Intake:
         )
         return StoreAnswer(Status.SUCCESS)
 
-    async def serve(
-        self, abstract_syntax: str, transfer_syntax: str, command: CommandSet, data: bytes | None
-    ) -> AsyncIterator[DimseResponse]:
-        """C-ECHO and C-FIND; anything else is answered 0211H (PS3.7 annex C.5.5)."""
-        field = command.command_field
-        if field == CommandField.C_ECHO_RQ:
-            yield DimseResponse(command.response(Status.SUCCESS))
-        elif field == CommandField.C_FIND_RQ and abstract_syntax in FIND_CLASSES:
-            try:
-                if data is None:
-                    raise InvalidInput("C-FIND without an identifier")
-                async for response in self._finder.find(abstract_syntax, transfer_syntax, command, data):
+    async def serve(self, asked: Asked) -> AsyncIterator[DimseResponse]:
+        """Any other request; one that its SOP class does not have is answered 0211H (PS3.7 annex C.5.5)."""
+        try:
+            responses = self._operation(asked)
+            async with aclosing(responses) as answers:  # type: ignore[type-var]  # generators behind their interface
+                async for response in answers:
                     yield response
-            except ImagingError as error:
-                log.warning("query failed", sop_class=abstract_syntax, error=f"{type(error).__name__}: {error}")
-                status = answer_for(error).dimse
-                yield DimseResponse(command.response(status, error_comment=str(error)))
-        else:
-            comment = f"no operation {field:04X}H on this SOP class"
-            yield DimseResponse(command.response(Status.UNRECOGNIZED_OPERATION, error_comment=comment))
+        except ImagingError as error:
+            log.warning("request failed", sop_class=asked.abstract_syntax, error=f"{type(error).__name__}: {error}")
+            yield DimseResponse(asked.command.response(answer_for(error).dimse, error_comment=str(error)))
+
+    def closed(self, association_id: str) -> None:
+        """An association of this process has ended."""
+        self._commitment.closed(association_id)
+
+    def _operation(self, asked: Asked) -> AsyncIterator[DimseResponse]:
+        field, sop_class = asked.command.command_field, asked.abstract_syntax
+        if field == CommandField.C_ECHO_RQ:
+            return _echo(asked)
+        if field == CommandField.C_FIND_RQ and sop_class in FIND_CLASSES:
+            return self._find(asked)
+        if field == CommandField.C_MOVE_RQ and sop_class in MOVE_CLASSES:
+            return self._retriever.move(asked)
+        if field == CommandField.C_GET_RQ and sop_class in GET_CLASSES:
+            return self._retriever.get(asked)
+        if field == CommandField.N_ACTION_RQ and sop_class == STORAGE_COMMITMENT:
+            return self._commitment.action(asked)
+        return _unrecognized(asked)
+
+    def _find(self, asked: Asked) -> AsyncIterator[DimseResponse]:
+        if asked.data is None:
+            raise InvalidInput("C-FIND without an identifier")
+        return self._finder.find(
+            asked.abstract_syntax, asked.transfer_syntax, asked.command, asked.data, extended=asked.extended
+        )
+
+
+async def _echo(asked: Asked) -> AsyncIterator[DimseResponse]:
+    yield DimseResponse(asked.command.response(Status.SUCCESS))
+
+
+async def _unrecognized(asked: Asked) -> AsyncIterator[DimseResponse]:
+    comment = f"no operation {asked.command.command_field:04X}H on this SOP class"
+    yield DimseResponse(asked.command.response(Status.UNRECOGNIZED_OPERATION, error_comment=comment))
+
+
+def _accept_extended(request: AssociationRequest) -> dict[str, bytes]:
+    """What is accepted of the SOP class extended negotiation (PS3.7 annex D.3.3.5)."""
+    return accept_for_find(request.extended) | accept_for_retrieve(request.extended)
 
 
 class DirectHandler:
@@ -93,8 +135,10 @@ class DirectHandler:
         self._intake, self._holds, self._admission, self._choose = intake, holds, admission, choose
 
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
-        """Admit the caller, then choose contexts from the own lists."""
-        return self._admission.refusal(request) or self._choose(request.contexts)
+        """Admit the caller, then choose contexts from the own lists; whoever wants to be an SCP may (C-GET)."""
+        extended = _accept_extended(request)
+        chosen = replace(self._choose(request.contexts), roles=request.roles, extended=extended)
+        return self._admission.refusal(request) or chosen
 
     async def store(self, association: Association, request: DimseRequest) -> StoreAnswer:
         """C-STORE."""
@@ -106,15 +150,23 @@ class DirectHandler:
 
     async def serve(self, association: Association, request: DimseRequest) -> AsyncIterator[DimseResponse]:
         """Every other request."""
-        data = await read_identifier(request)
-        context = request.context
-        async for response in self._intake.serve(
-            context.abstract_syntax, context.transfer_syntax, request.command, data
-        ):
-            yield response
+        asked = Asked(
+            association.request.calling_ae_title,
+            request.context.abstract_syntax,
+            request.context.transfer_syntax,
+            request.command,
+            await read_identifier(request),
+            request.cancellation,
+            association,
+            association.extended.get(request.context.abstract_syntax, b""),
+        )
+        async with aclosing(self._intake.serve(asked)) as responses:  # type: ignore[type-var]  # a generator
+            async for response in responses:
+                yield response
 
     async def closed(self, association: Association, clean: bool) -> None:
-        """The association holds no study back any longer."""
+        """The association holds no study back any longer, and no report goes over it."""
+        self._intake.closed(association.association_id)
         await self._holds.ended(association.association_id)
 
 
@@ -136,14 +188,26 @@ class RelayedHandler:
             accepted_at=message.accepted_at,
         )
 
-    async def serve(self, call: Call, data: bytes | None) -> AsyncIterator[DimseResponse]:
+    async def serve(
+        self, call: Call, data: bytes | None, cancellation: Cancellation | None = None
+    ) -> AsyncIterator[DimseResponse]:
         """Every other request."""
-        async for response in self._intake.serve(call.abstract_syntax, call.transfer_syntax, call.command, data):
-            yield response
+        asked = Asked(
+            call.origin.calling_ae_title,
+            call.abstract_syntax,
+            call.transfer_syntax,
+            call.command,
+            data,
+            cancellation or Cancellation(),
+            extended=call.extended,
+        )
+        async with aclosing(self._intake.serve(asked)) as responses:  # type: ignore[type-var]  # a generator
+            async for response in responses:
+                yield response
 
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
         """There is no target to ask: the own lists decide."""
-        return self._choose(request.contexts)
+        return replace(self._choose(request.contexts), extended=_accept_extended(request))
 
     async def noticed(self, notice: AssociationNotice) -> None:
         """Renew or release what an association at the other end holds."""

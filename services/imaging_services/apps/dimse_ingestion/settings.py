@@ -1,6 +1,7 @@
 """Settings of the DIMSE ingestion; the names are the environment's."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -30,6 +31,28 @@ class Settings(ListenerVariables, RelayVariables, EventSettings, DatabaseVariabl
         description="an association that has sent instances of a study holds its revision back for so long after its "
         "last sign of life, seconds",
     )
+    DIMSE_MOVE_MODE: Literal["synchronous", "asynchronous"] = Field(
+        default="synchronous",
+        description="when a C-MOVE is answered: with the counts once its instances are sent (synchronous), or with "
+        "success once it is kept, to be done afterwards (asynchronous)",
+    )
+    DIMSE_MOVE_HOURS: float = Field(
+        default=24, gt=0, description="how long an asynchronous C-MOVE tries a destination that is away, hours"
+    )
+    DIMSE_RETRIEVE_TRANSCODING: bool = Field(
+        default=True,
+        description="offer instances uncompressed too, Explicit and Implicit VR Little Endian, to a retrieving AE that "
+        "does not take them as they are stored; false: such a sub-operation fails",
+    )
+    DIMSE_COMMITMENT_WAIT_SECONDS: float = Field(
+        default=1,
+        ge=0.1,
+        description="a requestor of storage commitment that has not released its association for so long gets the "
+        "report over it, otherwise over a new one, seconds",
+    )
+    DIMSE_COMMITMENT_HOURS: float = Field(
+        default=24, gt=0, description="how long a requestor of storage commitment is tried to be reached, hours"
+    )
     PROVIDER_NAME: str = Field(default="", description="name of the storage space in events; as that of the WEB")
     BUCKET_CONFIG_PATH: Path = Field(
         default=Path("/etc/bucket/config"), description="directory of the storage space's ConfigMap keys"
@@ -51,7 +74,9 @@ class Settings(ListenerVariables, RelayVariables, EventSettings, DatabaseVariabl
 
     def check(self) -> None:
         """Raise ``SettingsError`` for what is missing or cannot work together."""
-        self.refuse_tls()
+        self.listener_tls()
+        self.client_tls()
+        self.users()
         if not self.PROVIDER_NAME:
             raise SettingsError("PROVIDER_NAME is not set: name the storage space as its DICOMweb service does")
         if self.DIMSE_NATS_SUBJECT_CHANNEL != "B" and not self.DIMSE_NATS_DISABLED:

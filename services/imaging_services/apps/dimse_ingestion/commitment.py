@@ -1,0 +1,129 @@
+"""Storage Commitment Push Model as SCP (PS3.4 annex J.3): N-ACTION at once, N-EVENT-REPORT when it is known."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import structlog
+
+from imaging_services.apps.dimse_ingestion.asked import Asked
+from imaging_services.apps.dimse_ingestion.reports import Reporter
+from imaging_services.apps.dimse_ingestion.transactions import (
+    REQUEST_COMMITMENT,
+    WELL_KNOWN_INSTANCE,
+    Transaction,
+    Verdict,
+    read_request,
+)
+from imaging_services.apps.dimse_ingestion.verification import Verifier
+from imaging_services.domain.dicom.command_set import ACTION_TYPE_ID
+from imaging_services.domain.dicom.dimse import DimseResponse, Status
+from imaging_services.domain.dicom.transfer_syntaxes import encoding_of
+from imaging_services.domain.errors import (
+    BackendUnavailable,
+    Conflict,
+    ImagingError,
+    InvalidInput,
+    PermanentError,
+    RetryableError,
+)
+from imaging_services.domain.jobs import Job, Jobs
+
+log = structlog.get_logger(__name__)
+
+_OWNER_SECONDS = 1.0
+_ON_ITS_WAY = timedelta(minutes=5)  # a relay's durable mode answers a C-STORE before the instance is here
+
+
+class Commitment:
+    """Takes transactions on and reports on them; ``patience`` is how long a requestor is tried to be reached. A young
+    transaction is left to the process that has its association."""
+
+    def __init__(self, jobs: Jobs, verifier: Verifier, reporter: Reporter, patience: timedelta) -> None:
+        self._jobs, self._verifier, self._reporter, self._patience = jobs, verifier, reporter, patience
+        self._process = uuid4().hex
+
+    async def action(self, asked: Asked) -> AsyncIterator[DimseResponse]:
+        """N-ACTION: success once the transaction is kept. Raises ``InvalidInput`` for one that cannot be read."""
+        status, why = await self._taken_on(asked)
+        response = asked.command.response(status, error_comment=why)
+        response.elements[ACTION_TYPE_ID] = asked.command.number(ACTION_TYPE_ID, 0)
+        yield DimseResponse(response)
+
+    def closed(self, association_id: str) -> None:
+        """An association of this process has ended."""
+        self._reporter.closed(association_id)
+
+    async def work(self) -> None:
+        """Verify and report, until cancelled."""
+        await self._jobs.work(self._do)
+
+    async def _taken_on(self, asked: Asked) -> tuple[Status, str]:
+        """Statuses of PS3.7 section 10.1.4.1.10."""
+        if asked.command.number(ACTION_TYPE_ID, 0) != REQUEST_COMMITMENT:
+            return Status.NO_SUCH_ACTION, "the only action type is 1"
+        if asked.command.sop_instance_uid != WELL_KNOWN_INSTANCE:
+            return Status.NO_SUCH_INSTANCE, "not the well-known SOP instance of storage commitment"
+        if asked.data is None:
+            return Status.INVALID_ARGUMENT, "no Action Information"
+        try:
+            uid, references = await asyncio.to_thread(read_request, asked.data, encoding_of(asked.transfer_syntax))
+            association = asked.association
+            transaction = Transaction(
+                uid,
+                asked.calling_ae_title,
+                association.association_id if association else "",
+                self._process if association else "",
+                references,
+            )
+            if association is not None:
+                self._reporter.expect(association)
+            await self._jobs.put(uid, await asyncio.to_thread(transaction.encode))
+        except InvalidInput as error:
+            return Status.INVALID_ARGUMENT, str(error)
+        except Conflict:
+            return Status.DUPLICATE_TRANSACTION_UID, f"transaction {uid} is under way"
+        except RetryableError as error:
+            log.warning("storage commitment not taken on", why=str(error))
+            return Status.RESOURCE_LIMITATION, str(error)
+        log.info(
+            "storage commitment",
+            calling=asked.calling_ae_title,
+            transaction=uid,
+            references=len(transaction.references),
+        )
+        return Status.SUCCESS, ""
+
+    async def _do(self, job: Job) -> None:
+        transaction = Transaction.decode(job.body)
+        age = datetime.now(UTC) - job.accepted_at
+        if (
+            transaction.owner not in ("", self._process)
+            and age.total_seconds() < self._reporter.same_association_seconds + _OWNER_SECONDS
+        ):
+            raise BackendUnavailable("left to the process that has the association")
+        try:
+            verdict = await self._verdict(transaction, age)
+            await self._reporter.report(transaction, verdict)
+        except Exception as error:  # one that was not foreseen comes again, too, and not for ever
+            if age > self._patience:
+                raise PermanentError(f"{transaction.calling_ae_title} could not be told in time: {error}") from error
+            if isinstance(error, ImagingError):  # also a refusal: somebody may still mend what it is due to
+                raise BackendUnavailable(str(error)) from error
+            raise
+        log.info(
+            "storage commitment reported",
+            calling=transaction.calling_ae_title,
+            transaction=transaction.uid,
+            safe=len(verdict.safe),
+            failed=len(verdict.failed),
+        )
+
+    async def _verdict(self, transaction: Transaction, age: timedelta) -> Verdict:
+        """Raises ``BackendUnavailable`` while instances that are not here may still be on their way."""
+        verdict = await self._verifier.verify(transaction.references)
+        missing = sum(reason == Status.NO_SUCH_INSTANCE for _, reason in verdict.failed)
+        if missing and not transaction.owner and age < _ON_ITS_WAY:
+            raise BackendUnavailable(f"{missing} instances of {transaction.uid} are not here yet")
+        return verdict

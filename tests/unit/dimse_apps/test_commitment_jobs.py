@@ -1,0 +1,82 @@
+"""Storage commitment after the N-ACTION: what is waited for, what is tried again, and what ends it."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from imaging_services.adapters.memory.jobs import MemoryJobs
+from imaging_services.apps.dimse_ingestion.commitment import Commitment
+from imaging_services.apps.dimse_ingestion.reports import Reporter
+from imaging_services.apps.dimse_ingestion.transactions import Reference, Transaction, Verdict
+from imaging_services.apps.dimse_ingestion.verification import Verifier
+from imaging_services.domain.errors import BackendUnavailable, PermanentError, Refused
+from imaging_services.domain.jobs import Job
+
+SAFE, MISSING = Reference("1.2", "1.2.1"), Reference("1.2", "1.2.2")
+HERE = Verdict((SAFE, MISSING))
+NOT_HERE = Verdict((SAFE,), ((MISSING, 0x0112),))
+ANOTHER_CLASS = Verdict((SAFE,), ((MISSING, 0x0119),))
+
+
+@dataclass
+class Parts:
+    """Verifier and reporter: an exception among the verdicts is raised."""
+
+    verdicts: list[Verdict | Exception]
+    reported: list[Verdict] = field(default_factory=list)
+    same_association_seconds: float = 1.0
+
+    async def verify(self, references: Any) -> Verdict:
+        verdict = self.verdicts.pop(0)
+        if isinstance(verdict, Exception):
+            raise verdict
+        return verdict
+
+    async def report(self, transaction: Transaction, verdict: Verdict) -> None:
+        self.reported.append(verdict)
+
+
+async def done(parts: Parts, *, age: float = 0, relayed: bool = False) -> None:
+    """One try of a transaction that is so many seconds old, and came directly or over the relay."""
+    commitment = Commitment(MemoryJobs(), cast(Verifier, parts), cast(Reporter, parts), patience=timedelta(hours=1))
+    came_by = ("", "") if relayed else ("an association", commitment._process)
+    transaction = Transaction("1.9", "MODALITY", *came_by, (SAFE, MISSING))
+    await commitment._do(Job(transaction.encode(), 1, datetime.now(UTC) - timedelta(seconds=age)))
+
+
+async def test_what_a_relay_may_still_carry_is_waited_for():
+    parts = Parts([NOT_HERE, HERE])
+    with pytest.raises(BackendUnavailable, match="1 instances"):
+        await done(parts, relayed=True)
+    assert parts.reported == []
+    await done(parts, age=30, relayed=True)
+    assert parts.reported == [HERE]
+
+
+async def test_it_is_not_waited_for_long():
+    parts = Parts([NOT_HERE])
+    await done(parts, age=600, relayed=True)
+    assert parts.reported == [NOT_HERE]
+
+
+@pytest.mark.parametrize(("relayed", "verdict"), [(False, NOT_HERE), (True, ANOTHER_CLASS)])
+async def test_what_cannot_change_is_reported_at_once(relayed, verdict):
+    parts = Parts([verdict])
+    await done(parts, relayed=relayed)
+    assert parts.reported == [verdict]
+
+
+@pytest.mark.parametrize("error", [Refused("access denied"), BackendUnavailable("away")])
+async def test_a_verdict_that_cannot_be_had_drops_no_transaction(error):
+    parts = Parts([error])
+    with pytest.raises(BackendUnavailable):
+        await done(parts)
+    assert parts.reported == []
+
+
+@pytest.mark.parametrize("error", [Refused("access denied"), BackendUnavailable("away"), ValueError("unforeseen")])
+async def test_nothing_is_tried_for_ever(error):
+    with pytest.raises(PermanentError, match="could not be told in time"):
+        await done(Parts([error]), age=3601)
