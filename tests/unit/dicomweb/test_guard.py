@@ -94,7 +94,7 @@ async def test_an_answer_that_fails_in_the_middle_is_cut_off(length: int | None)
         raise NotFound("vanished")
 
     async def answer(request: Request) -> Response:
-        return Pushed(produce, "text/plain", {}, length)
+        return Pushed(produce, "application/octet-stream", {}, length)
 
     async with served(Guard(app_with(answer))) as url, httpx.AsyncClient() as client:
         with capture_logs() as lines, pytest.raises(httpx.RemoteProtocolError):
@@ -153,9 +153,16 @@ async def test_a_taken_port_is_a_settings_error() -> None:
 
 
 async def test_only_origins_that_are_named_may_read_from_a_browser() -> None:
+    async def fails(request: Request) -> Response:
+        raise RuntimeError("secret")
+
     app = build_app({}, ["https://viewer.example.org"])
+    app.add_api_route("/fails", fails, methods=["GET"], response_model=None)
     async with served(Guard(app)) as url, httpx.AsyncClient() as client:
         known = await client.get(f"{url}/x", headers={"origin": "https://viewer.example.org"})
         other = await client.get(f"{url}/x", headers={"origin": "https://elsewhere.example.org"})
+        failed = await client.get(f"{url}/fails", headers={"origin": "https://viewer.example.org"})
     assert known.headers["access-control-allow-origin"] == "https://viewer.example.org"
+    assert (failed.status_code, failed.json()["status"]) == (500, 500)
+    assert failed.headers["access-control-allow-origin"] == "https://viewer.example.org"
     assert "access-control-allow-origin" not in other.headers

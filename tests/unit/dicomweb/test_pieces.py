@@ -8,9 +8,9 @@ import pytest
 from imaging_services.adapters.memory.object_store import MemoryObjectStore
 from imaging_services.apps.dicomweb_ingestion.pieces import IN_MEMORY_BYTES, Piece, PieceSender
 from imaging_services.apps.dicomweb_ingestion.read_ahead import ByteBudget
-from imaging_services.apps.dicomweb_ingestion.stored_file import StoredFile
 from imaging_services.domain.errors import BackendUnavailable, NotFound
 from imaging_services.domain.manifest.query import InstanceLocation
+from imaging_services.domain.retrieve.stored_file import StoredFile
 
 MIB = 1024 * 1024
 

@@ -1,4 +1,4 @@
-"""The DICOMweb application: routers under their prefixes, errors as problem documents."""
+"""The DICOMweb application: routers under their prefixes, what it says of itself, errors as problem documents."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,11 +6,27 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount
 
-from imaging_services.apps.dicomweb_ingestion.problems import install_problem_handlers
+from imaging_services.apps.dicomweb_ingestion.capabilities import Remaining, Root, add_openapi
+from imaging_services.apps.dicomweb_ingestion.compression import Compression
+from imaging_services.apps.dicomweb_ingestion.description.catalogue import served_operations
+from imaging_services.apps.dicomweb_ingestion.problems import Unforeseen, install_problem_handlers
 
 DICOMWEB_PREFIX = "/dicomweb"
 STOW_PREFIX = "/stow-rs"
 WADO_PREFIX = "/wado-rs"
+
+_EXPOSED = (
+    "Accept-Ranges",
+    "Allow",
+    "Content-Length",
+    "Content-Location",
+    "Content-Range",
+    "ETag",
+    "Location",
+    "Retry-After",
+    "Warning",
+    "X-Correlation-Id",
+)
 
 
 def prefixes(stow: APIRouter | None, read: Sequence[APIRouter]) -> dict[str, list[APIRouter]]:
@@ -24,24 +40,39 @@ def prefixes(stow: APIRouter | None, read: Sequence[APIRouter]) -> dict[str, lis
     return served
 
 
-def build_app(served: Mapping[str, Sequence[APIRouter]], cors_origins: Sequence[str] = ()) -> FastAPI:
-    """The ASGI application; it has no documentation pages, the Standard is the documentation.
+def build_app(
+    served: Mapping[str, Sequence[APIRouter]],
+    cors_origins: Sequence[str] = (),
+    *,
+    external_endpoint: str | None = None,
+) -> FastAPI:
+    """The ASGI application. A prefix may be empty: its routers are at the root, behind all others.
 
-    ``cors_origins``: web pages of these origins may read the answers (viewers in a browser).
+    ``cors_origins``: web pages of these origins may call what is served (viewers in a browser).
+    ``external_endpoint``: the URL of what is retrieved from, as clients know it.
     """
     app = FastAPI(openapi_url=None, redirect_slashes=False)
+    operations = served_operations(served)
+    app.add_middleware(Unforeseen)  # the innermost, then outwards
+    app.add_middleware(Compression)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(cors_origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=sorted({"OPTIONS", *(one.method for one in operations)}),
             allow_headers=["*"],
-            expose_headers=["Content-Location", "Content-Range", "ETag", "Warning", "X-Correlation-Id"],
+            expose_headers=_EXPOSED,
         )
     install_problem_handlers(app)
-    for prefix, routers in served.items():
+    add_openapi(app, operations)
+    for prefix in sorted(served, reverse=True):
         together = APIRouter(redirect_slashes=False)
-        for router in routers:
+        for router in served[prefix]:
             together.include_router(router)
+        if prefix:
+            root = Root(prefix, operations, external_endpoint if prefix != STOW_PREFIX else None)
+            app.add_api_route(prefix, root.answer, methods=["OPTIONS"], response_model=None)
+            together.add_api_route("/", root.answer, methods=["OPTIONS"], response_model=None)
+        together.routes.append(Mount("", app=Remaining(prefix, operations)))
         app.router.routes.append(Mount(prefix, app=together))
     return app

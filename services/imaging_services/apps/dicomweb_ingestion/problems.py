@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imaging_services.domain.errors import ImagingError, RetryableError, answer_for
 
@@ -41,6 +42,30 @@ def problem(request: Request, status: int, detail: str, headers: dict[str, str] 
     if correlation_id:
         document["correlation_id"] = correlation_id
     return Response(orjson.dumps(document), status, headers, "application/problem+json")
+
+
+class Unforeseen:
+    """ASGI middleware, the innermost one: answers what nobody foresaw, so that the others see an answer (a browser
+    shows one without CORS headers as no answer at all), and passes the error on to whoever logs it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run as ASGI application."""
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            if not started and scope["type"] == "http":
+                await (await _unforeseen(Request(scope), error))(scope, receive, send)
+            raise
 
 
 def install_problem_handlers(app: FastAPI) -> None:

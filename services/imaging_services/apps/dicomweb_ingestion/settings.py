@@ -1,5 +1,6 @@
 """Settings of the DICOMweb service; the names are the environment's."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,8 @@ from imaging_services.adapters.nats.settings import EventSettings
 from imaging_services.adapters.postgres.settings import DatabaseVariables
 from imaging_services.domain.errors import SettingsError
 from imaging_services.runtime import ServiceSettings
+
+_ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
 
 class Settings(EventSettings, DatabaseVariables, ServiceSettings):
@@ -68,9 +71,17 @@ class Settings(EventSettings, DatabaseVariables, ServiceSettings):
     WADO_METADATA_CACHE_BYTES: int = Field(
         default=32 * 1024 * 1024, ge=0, description="encoded metadata kept for the next request, bytes"
     )
+    STREAMING_CACHE_BYTES: int = Field(
+        default=32 * 1024 * 1024, ge=0, description="study header documents kept for the next request, bytes"
+    )
+    DICOMWEB_DELETE: bool = Field(
+        default=False,
+        description="DELETE of studies, series and instances is served, to whoever may reach the service",
+    )
     HTTP_CORS_ORIGINS: str = Field(
         default="",
-        description="origins whose web pages may read the answers, separated by commas, or *; empty: none but its own",
+        description="origins whose web pages may call the service, as https://viewer.example.org, separated by commas, "
+        "or *; empty: none but its own",
     )
 
     @property
@@ -92,5 +103,10 @@ class Settings(EventSettings, DatabaseVariables, ServiceSettings):
         """Raise ``SettingsError`` for what is missing or cannot work together."""
         if self.stores and not (self.K_SINK or self.EVENTS_NATS_URL):
             raise SettingsError("no place to hand in events: set EVENTS_NATS_URL or K_SINK")
+        if self.DICOMWEB_DELETE and not (self.stores and self.reads and self.EVENTS_NATS_URL):
+            raise SettingsError("DICOMWEB_DELETE needs DICOMWEB_ROLE=all and EVENTS_NATS_URL")
+        for origin in self.cors_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise SettingsError(f"HTTP_CORS_ORIGINS: {origin!r} is neither * nor as https://viewer.example.org")
         if self.QUERY_DEFAULT_LIMIT > self.QUERY_MAX_LIMIT:
             raise SettingsError("QUERY_DEFAULT_LIMIT is larger than QUERY_MAX_LIMIT")
