@@ -131,7 +131,8 @@ async def test_bad_searches_are_refused_by_name(
         "StudyInstanceUID=abc": "StudyInstanceUID",
         "limit=x": "limit",
         "offset=-3": "offset",
-        "RequestAttributesSequence.RequestedProcedureID=7": "RequestAttributesSequence",
+        "RequestAttributesSequence.Nonsense=7": "Nonsense",
+        "TimezoneOffsetFromUTC=east": "TimezoneOffsetFromUTC",
     }
     async with (
         dicomweb_stack(nats_server, database, s3_server, bucket, tmp_path) as url,
@@ -210,6 +211,7 @@ async def test_one_role_can_be_served_alone(
     [
         ({"QUERY_ENDPOINT": "http://127.0.0.1:1/query"}, "K_SINK"),
         ({"K_SINK": "http://127.0.0.1:1/"}, "BUCKET_CONFIG_PATH"),
+        ({"DICOMWEB_ROLE": "wado", "HTTP_CORS_ORIGINS": "https://viewer.example.org/"}, "HTTP_CORS_ORIGINS"),
         ({"DICOMWEB_ROLE": "wado", "QUERY_DEFAULT_LIMIT": 10, "QUERY_MAX_LIMIT": 5}, "QUERY_MAX_LIMIT"),
     ],
 )

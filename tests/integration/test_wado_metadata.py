@@ -282,3 +282,33 @@ def explicit(tag: int, vr: bytes, value: bytes) -> bytes:
     if vr == b"OB":
         return struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, vr, 0, len(value)) + value
     return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
+
+
+async def test_a_range_of_another_version_gives_the_whole_value() -> None:
+    file = named("CT_small.dcm")
+    store, recorded = await kept([file])
+    async with client_of(store, recorded) as client:
+        path = f"{file.resource}/bulkdata/7FE00010"
+        whole = await client.get(path, headers={"accept": "application/octet-stream"})
+        assert whole.headers["accept-ranges"] == "bytes"
+        asked = {"accept": "application/octet-stream", "range": "bytes=10-19"}
+        for tag, status, body in (
+            (whole.headers["etag"], 206, whole.content[10:20]),
+            ('"another"', 200, whole.content),
+        ):
+            answer = await client.get(path, headers={**asked, "if-range": tag})
+            assert (answer.status_code, answer.content) == (status, body)
+
+
+@pytest.mark.parametrize(("levels", "status"), [(100, 200), (3000, 500)])
+async def test_sequences_in_sequences(levels: int, status: int) -> None:
+    file = named("CT_small.dcm")
+    sequence = struct.pack("<HH2sHI", 0x0040, 0xA730, b"SQ", 0, 0xFFFFFFFF) + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    end = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    deep = replace(file, data_set=file.data_set[: file.data_set.index(b"\xe0\x7f\x10\x00")])
+    deep = replace(deep, data_set=deep.data_set + sequence * levels + end * levels)
+    store, recorded = await kept([deep])
+    async with client_of(store, recorded) as client:
+        answer = await client.get(f"{file.resource}/metadata")
+        assert answer.status_code == status
+        assert answer.headers["content-type"].startswith("application/")

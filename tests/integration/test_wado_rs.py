@@ -141,8 +141,13 @@ def unaligned(value: bytes, bits: int, count: int) -> list[bytes]:
             200,
             "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.4.91",
         ),
-        ('multipart/related; type="application/octet-stream"', "JPEG2000.dcm", 406, None),
-        ('multipart/related; type="image/jpeg"', "JPEG2000.dcm", 406, None),
+        (
+            'multipart/related; type="application/octet-stream"',
+            "JPEG2000.dcm",
+            200,
+            "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1",
+        ),
+        ('multipart/related; type="image/jpeg"; transfer-syntax=1.2.840.10008.1.2.4.50', "JPEG2000.dcm", 406, None),
         ("application/dicom+json", "CT_small.dcm", 406, None),
         ("multipart/related; type=application/octet-stream", "CT_small.dcm", 200, None),
     ],
@@ -155,7 +160,7 @@ async def test_frames_are_negotiated(accept: str | None, name: str, status: int,
         answer = await client.get(f"{file.resource}/frames/1", headers=headers)
         assert answer.status_code == status
         if status == 406:
-            assert "transfer-syntax=" in answer.json()["detail"]
+            assert answer.json()["detail"]
         elif content_type:
             assert parts(answer)[0].headers["content-type"].replace('"', "") == content_type
 
@@ -178,6 +183,7 @@ async def test_a_single_compressed_frame_can_be_had_without_multipart() -> None:
         ("{instance}/frames/0", None, 400),
         ("{instance}/frames/a", None, 400),
         ("{instance}/frames/1,,1", None, 400),
+        ("{instance}/frames/1,1", None, 400),
         ("{instance}/frames/-1", None, 400),
         ("{instance}/frames/2", None, 404),
         ("{instance}/frames/99999999999999999999", None, 400),
@@ -185,7 +191,8 @@ async def test_a_single_compressed_frame_can_be_had_without_multipart() -> None:
         ("{instance}/bulkdata/00100010/0/00100010", None, 400),
         ("{instance}/bulkdata/00420011", None, 404),
         ("{instance}", "image/png", 406),
-        ("{instance}", 'multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.4.90', 406),
+        ("{instance}", 'multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.4.102', 406),
+        ("{instance}", "application/dicom; transfer-syntax=1.2.840.10008.1.2.4.50", 406),
         ("{instance}", "nonsense", 400),
         ("{instance}/metadata", "text/html", 406),
         ("{instance}/rendered", None, 404),
@@ -230,7 +237,8 @@ async def test_the_same_etag_means_the_same_bytes() -> None:
             assert first.content == second.content
         packed = await client.get(f"{file.resource}/metadata")
         plain = await client.get(f"{file.resource}/metadata", headers={"accept-encoding": "gzip;q=0"})
-        assert (packed.headers["content-encoding"], "content-encoding" in plain.headers) == ("gzip", False)
+        assert packed.headers["content-encoding"] in ("gzip", "zstd")
+        assert "content-encoding" not in plain.headers
         assert packed.headers["etag"] != plain.headers["etag"]
         assert packed.json() == plain.json()
 

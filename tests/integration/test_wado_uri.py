@@ -32,6 +32,18 @@ def asked(location: InstanceLocation, **parameters: str) -> dict[str, str]:
     }
 
 
+async def test_one_side_alone_counts_for_the_length_of_an_animation(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = "imaging_services.apps.dicomweb_ingestion.rendered_sources.LARGEST_ANIMATION"
+    monkeypatch.setattr(limit, 30 * 240 * 320)
+    location = await images.keep("examples_ybr_color.dcm")
+    async with images.client() as client:
+        for rows, status in (("240", 200), ("480", 406)):
+            answer = await client.get("wado", params=asked(location, contentType="image/gif", rows=rows))
+            assert answer.status_code == status
+
+
 @pytest.mark.parametrize(
     ("name", "content_type", "accept", "expected"),
     [

@@ -15,6 +15,7 @@ from imaging_services.apps.dicomweb_ingestion.app import build_app, prefixes
 from imaging_services.apps.dicomweb_ingestion.qido import SearchLimits, qido_router
 from imaging_services.apps.dicomweb_ingestion.wado import RetrieveLimits, wado_router
 from imaging_services.domain.dicom.part10 import file_meta
+from imaging_services.domain.manifest.attributes import UNIQUE_KEYS
 from imaging_services.domain.manifest.query import DicomJson, InstanceLocation, Query, Scope
 from imaging_services.domain.ports import ManifestQuery, ObjectStore
 from support.dicom_files import DicomFile
@@ -32,7 +33,11 @@ class Recorded:
 
     async def search(self, query: Query) -> list[DicomJson]:
         self.asked.append(query)
-        return self.results[query.offset :][: query.limit]
+        start = query.offset
+        if query.after is not None:
+            keys = [tuple(one[tag]["Value"][0] for tag in UNIQUE_KEYS[query.level]) for one in self.results]
+            start = keys.index(query.after) + 1
+        return self.results[start:][: query.limit]
 
     async def locate(self, scope: Scope) -> list[InstanceLocation]:
         return [one for one in self.locations if _within(one, scope)]

@@ -1,6 +1,7 @@
 """WADO-RS: metadata of instances as DICOM JSON or Native DICOM Model (PS3.18 section 10.4.1.1.4)."""
 
 import asyncio
+import json
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -12,23 +13,17 @@ from imaging_services.apps.dicomweb_ingestion.negotiation import Representation,
 from imaging_services.apps.dicomweb_ingestion.pieces import Write
 from imaging_services.apps.dicomweb_ingestion.read_ahead import in_order
 from imaging_services.apps.dicomweb_ingestion.resources import instance_url
-from imaging_services.apps.dicomweb_ingestion.responses import (
-    Pushed,
-    boundary_of,
-    gzipped,
-    not_modified,
-    validators,
-    wants_gzip,
-)
-from imaging_services.apps.dicomweb_ingestion.stored_file import open_stored
+from imaging_services.apps.dicomweb_ingestion.responses import Pushed, boundary_of, not_modified, validators
 from imaging_services.domain.dicom.json_model import BulkPath, JsonModel, format_path
 from imaging_services.domain.dicom.media_types import DICOM_XML
 from imaging_services.domain.dicom.multipart_writer import MultipartWriter
 from imaging_services.domain.dicom.native_model import native_dicom_model
 from imaging_services.domain.dicom.range_file import RangeFile
 from imaging_services.domain.dicom.trailing import read_data_set
+from imaging_services.domain.errors import PermanentError
 from imaging_services.domain.manifest.query import DicomJson, InstanceLocation
 from imaging_services.domain.ports import ObjectStore
+from imaging_services.domain.retrieve.stored_file import open_stored
 
 
 class DocumentCache:
@@ -68,14 +63,13 @@ class MetadataRetriever:
     async def answer(self, request: Request, locations: Sequence[InstanceLocation], base: str) -> Response:
         """Stream one document or part an instance."""
         chosen = choose_document(request)
-        gzip = not chosen.multipart and wants_gzip(request)
-        headers = validators(locations, "metadata", chosen, base, gzip)
+        headers = validators(locations, "metadata", chosen, base)
         unchanged = not_modified(request, headers)
         if unchanged is not None:
             return unchanged
         if chosen.multipart:
             return self._xml(locations, base, headers)
-        return self._json(locations, base, headers, chosen, gzip=gzip)
+        return self._json(locations, base, headers, chosen)
 
     def _json(
         self,
@@ -83,8 +77,6 @@ class MetadataRetriever:
         base: str,
         headers: dict[str, str],
         chosen: Representation,
-        *,
-        gzip: bool,
     ) -> Response:
         async def produce(write: Write) -> None:
             separator = b"["
@@ -97,8 +89,6 @@ class MetadataRetriever:
             await in_order(locations, lambda one: self._encoded(one, base, xml=False), emit, ahead=self._concurrency)
             await write(b"]")
 
-        if gzip:
-            return Pushed(gzipped(produce), chosen.media_type, {**headers, "Content-Encoding": "gzip"})
         return Pushed(produce, chosen.media_type, headers)
 
     def _xml(self, locations: Sequence[InstanceLocation], base: str, headers: dict[str, str]) -> Response:
@@ -130,8 +120,18 @@ class MetadataRetriever:
 
 
 def _encode(file: RangeFile, prefix: str, *, xml: bool) -> bytes:
-    document = read_metadata(file, prefix)
-    return native_dicom_model(document) if xml else orjson.dumps(document)
+    try:
+        document = read_metadata(file, prefix)
+        return native_dicom_model(document) if xml else _json(document)
+    except RecursionError:
+        raise PermanentError("sequences of the instance are nested too deeply") from None
+
+
+def _json(document: DicomJson) -> bytes:
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError:  # it writes 254 levels at most, and a sequence takes four
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def read_metadata(file: RangeFile, bulk_data_prefix: str) -> DicomJson:

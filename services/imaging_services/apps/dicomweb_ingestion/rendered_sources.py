@@ -10,7 +10,7 @@ from imaging_services.adapters.pixels.decoding import decode_frame
 from imaging_services.adapters.pixels.workers import PixelWorkers
 from imaging_services.adapters.rendering.animation import Animation
 from imaging_services.adapters.rendering.encoding import GIF, JPEG, PNG
-from imaging_services.adapters.rendering.image import frame_file
+from imaging_services.adapters.rendering.image import frame_file, rendered_size
 from imaging_services.adapters.rendering.presentation import Presentation
 from imaging_services.domain.dicom.transfer_syntaxes import name_of
 from imaging_services.domain.errors import CannotTranscode, NotFound
@@ -94,10 +94,8 @@ class ImageSource:
         yield animation.end
 
     def _pixels_of(self, presentation: Presentation) -> int:
-        viewport = presentation.viewport
-        if viewport.columns is None or viewport.rows is None:
-            return self.frames.pixels.rows * self.frames.pixels.columns
-        return viewport.columns * viewport.rows
+        columns, rows = rendered_size(self.frames.header, self.frames.pixels, presentation.viewport)
+        return columns * rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-import zlib
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC
 from email.utils import format_datetime
@@ -18,9 +18,8 @@ from imaging_services.domain.manifest.query import InstanceLocation
 Write = Callable[[bytes], Awaitable[None]]
 Produce = Callable[[Write], Awaitable[None]]
 
-_GZIP_FORMAT = 16 + zlib.MAX_WBITS
-_GZIP_LEVEL = 1
-_GZIP_FROM = 4096
+_POSITIONS = re.compile(r"[0-9]{1,40}")
+"""Digits of a byte range, first and last: no object is so long that it needs more."""
 
 REVALIDATE = "private, no-cache"
 """May be kept by the user's own cache, to be asked for again by ETag each time."""
@@ -91,36 +90,9 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def wants_gzip(request: Request) -> bool:
-    """True when the client takes gzip (RFC 9110 section 12.5.3)."""
-    codings = [item.replace(" ", "").lower() for item in request.headers.get("accept-encoding", "").split(",")]
-    return any(coding.split(";")[0] == "gzip" and not coding.endswith(";q=0") for coding in codings)
-
-
-def gzipped(produce: Produce) -> Produce:
-    """The same body, compressed as it comes."""
-
-    async def produce_compressed(write: Write) -> None:
-        packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
-
-        async def squeeze(block: bytes) -> None:
-            packed = packer.compress(block)
-            if packed:
-                await write(packed)
-
-        await produce(squeeze)
-        await write(packer.flush())
-
-    return produce_compressed
-
-
-def json_answer(request: Request, document: object, media_type: str, headers: Mapping[str, str]) -> Response:
+def json_answer(document: object, media_type: str, headers: Mapping[str, str]) -> Response:
     """A JSON document that is at hand."""
-    content, names = orjson.dumps(document), {**headers, "Content-Type": media_type}
-    if len(content) > _GZIP_FROM and wants_gzip(request):
-        content = zlib.compress(content, _GZIP_LEVEL, _GZIP_FORMAT)
-        names["Content-Encoding"] = "gzip"
-    return Response(content, headers=names)
+    return Response(orjson.dumps(document), headers={**headers, "Content-Type": media_type})
 
 
 def validators(locations: Sequence[InstanceLocation], *variant: object) -> dict[str, str]:
@@ -137,7 +109,7 @@ def validators(locations: Sequence[InstanceLocation], *variant: object) -> dict[
         "ETag": f'"{digest.hexdigest()[:32]}"',
         "Last-Modified": format_datetime(newest.astimezone(UTC), usegmt=True),
         "Cache-Control": REVALIDATE,
-        "Vary": "Accept, Accept-Encoding",
+        "Vary": "Accept",
     }
 
 
@@ -157,20 +129,23 @@ def not_modified(request: Request, headers: Mapping[str, str]) -> Response | Non
     return Response(status_code=304, headers=dict(headers))
 
 
-def byte_range(request: Request, length: int) -> tuple[int, int] | None:
+def byte_range(request: Request, length: int, headers: Mapping[str, str]) -> tuple[int, int] | None:
     """Start and length of a single ``Range: bytes=``; None when there is none. 416 when it lies outside.
 
-    A range in another unit, or several ranges, may be ignored (RFC 9110 section 14.2).
+    A range in another unit, or several ranges, may be ignored; one of another version, as ``If-Range`` tells, is
+    (RFC 9110 sections 13.1.5 and 14.2).
     """
+    if request.headers.get("if-range", headers["ETag"]) not in (headers["ETag"], headers["Last-Modified"]):
+        return None
     header = request.headers.get("range", "")
     unit, _, spec = header.partition("=")
     first, dash, last = spec.strip().partition("-")
-    if unit.strip() != "bytes" or "," in spec or not dash or not (first + last).isdigit():
+    if unit.strip() != "bytes" or not dash or not _POSITIONS.fullmatch(first + last):
         return None
-    if not first:
-        wanted = min(int(last), length)
-        return length - wanted, wanted
-    start, end = int(first), min(int(last), length - 1) if last else length - 1
+    # The last so many bytes: of none of them there is no range (RFC 9110 section 14.1.2).
+    start, end = (int(first), length - 1) if first else (max(0, length - int(last)), length - 1)
+    if first and last:
+        end = min(int(last), end)
     if start >= length or end < start:
         raise HTTPException(
             416, f"the range lies outside of the {length} bytes", headers={"Content-Range": f"bytes */{length}"}

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,14 +71,19 @@ class BulkPart:
 
 @dataclass(slots=True)
 class Resolver:
-    """Finds the values of one instance, and remembers the transfer syntax that its pixel data says."""
+    """Finds the values of one instance that has ``frames``, and remembers the transfer syntax that its pixel data
+    says."""
 
     parts: Callable[[str], Sequence[BulkPart]]
+    frames: int
     transfer_syntax: str | None = None
 
     def __call__(self, uri: str) -> BulkValue:
         """The value of a BulkDataURI. Raises ``InvalidInput``, ``UnsupportedTransferSyntax``."""
         parts = self.parts(uri)
+        if len(parts) > 1 and len(parts) != self.frames and not parts[0].media_type.type.startswith("video/"):
+            # They may be another instance's too, or one is missing.
+            raise InvalidInput(f"{len(parts)} parts of one Content-Location for an instance of {self.frames} frames")
         for part in parts:
             if part.error is not None:
                 raise part.error
@@ -137,9 +142,15 @@ class BulkParts:
         """The first part of a location. Raises ``InvalidInput``."""
         return self._found(location)[0]
 
-    def resolver(self, absolute: Callable[[str], str]) -> Resolver:
-        """For one instance; ``absolute`` makes locations of its URIs."""
-        return Resolver(lambda uri: self._found(absolute(uri)))
+    def resolver(self, absolute: Callable[[str], str], frames: int) -> Resolver:
+        """For one instance of so many frames; ``absolute`` makes locations of its URIs."""
+        return Resolver(lambda uri: self._found(absolute(uri)), frames)
+
+    def require_all_used(self, locations: Set[str]) -> None:
+        """Raise ``InvalidInput`` when none of these locations is that of some part, which would be thrown away."""
+        used = len({id(part) for location in locations for part in self._parts.get(location, ())})
+        if used < self._count:
+            raise InvalidInput(f"{self._count - used} parts of bulk data have no BulkDataURI in the metadata")
 
     def _found(self, location: str) -> list[BulkPart]:
         parts = self._parts.get(location)

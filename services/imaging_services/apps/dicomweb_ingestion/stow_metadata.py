@@ -4,7 +4,8 @@ The bulk data of a request waits in one spool until its end, since metadata may 
 """
 
 import asyncio
-from collections.abc import AsyncIterable
+import contextlib
+from collections.abc import AsyncIterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin
@@ -39,7 +40,7 @@ _IN_MEMORY = 8
 """What metadata takes in memory once it is parsed, times its bytes."""
 _XML = (DICOM_XML, "application/xml", "text/xml")
 _METADATA = (DICOM_JSON, JSON, *_XML)
-_SOP_CLASS, _SOP_INSTANCE = "00080016", "00080018"
+_SOP_CLASS, _SOP_INSTANCE, _NUMBER_OF_FRAMES = "00080016", "00080018", "00280008"
 
 
 @dataclass(slots=True)
@@ -115,6 +116,7 @@ class MetadataReceiver:
             for event in parser.close():
                 await self._take(event, bulk)
             models = await asyncio.to_thread(self._metadata.models)
+            bulk.require_all_used(await asyncio.to_thread(self._locations, models))
             await bulk.complete()
             self.outcomes = [Outcome() for _ in models]
             async with asyncio.TaskGroup() as tasks:
@@ -124,7 +126,7 @@ class MetadataReceiver:
     async def _take(self, event: PartEvent, bulk: BulkParts) -> None:
         if isinstance(event, PartStart):
             media_type = parse_media_type(event.headers.get("content-type") or DICOM_JSON)
-            if media_type.type in _METADATA and not _located(event):
+            if media_type.type in _METADATA and not _is_document(media_type.type, event):
                 bulk.end()
                 self._metadata.begin(media_type.type)
             else:
@@ -145,6 +147,14 @@ class MetadataReceiver:
         except ValueError as error:
             raise InvalidInput(f"a location of bulk data is no URI: {error}") from None
 
+    def _locations(self, models: list[Any]) -> set[str]:
+        """Where the metadata says that bulk data is; what is no URI is told with its instance."""
+        found = set()
+        for uri in _bulk_data_uris(models):
+            with contextlib.suppress(InvalidInput):
+                found.add(self._absolute(uri))
+        return found
+
     async def _store(self, model: Any, bulk: BulkParts, outcome: Outcome) -> None:
         async with self._turns:
             try:
@@ -157,7 +167,7 @@ class MetadataReceiver:
             raise InvalidInput("an instance of the metadata is no object")
         model = self._completed(model, bulk, outcome)
         outcome.identify(_uid(model, _SOP_CLASS), _uid(model, _SOP_INSTANCE))
-        found = bulk.resolver(self._absolute)
+        found = bulk.resolver(self._absolute, _frames(model))
         pieces = await asyncio.to_thread(encode_model, model, found)
         size = sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in pieces)
         self._budget.hold(size)
@@ -188,9 +198,32 @@ class MetadataReceiver:
         return completed.model
 
 
-def _located(part: PartStart) -> bool:
+def _is_document(media_type: str, part: PartStart) -> bool:
     """A CDA document is XML, too: bulk data has a location that metadata refers to."""
-    return "content-location" in part.headers or "content-id" in part.headers
+    located = "content-location" in part.headers or "content-id" in part.headers
+    return located and media_type in _XML and media_type != DICOM_XML
+
+
+def _bulk_data_uris(models: list[Any]) -> Iterator[str]:
+    left: list[Any] = [models]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            if "BulkDataURI" in one:
+                yield str(one["BulkDataURI"])
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+
+
+def _frames(model: DicomJson) -> int:
+    """Number of Frames; 1 without it, and when it cannot be read."""
+    attribute = model.get(_NUMBER_OF_FRAMES)
+    values = attribute.get("Value") if isinstance(attribute, dict) else None
+    try:
+        return int(values[0]) if isinstance(values, list) and values else 1
+    except (TypeError, ValueError, OverflowError):
+        return 1
 
 
 def _uid(model: DicomJson, tag: str) -> str:

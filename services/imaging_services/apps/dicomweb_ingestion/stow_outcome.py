@@ -38,7 +38,7 @@ class Outcome:
 
 
 def report(outcome: Outcome, error: Exception) -> None:
-    """Keep the error for the response, and log it."""
+    """Keep the error for the response, and log it. What it was raised from is let go of: the instance's bytes."""
     outcome.error = error
     uid = outcome.sop_instance_uid
     if isinstance(error, ImagingError):
@@ -50,3 +50,13 @@ def report(outcome: Outcome, error: Exception) -> None:
         log.warning("instance not stored", sop_instance_uid=uid, **reason)
     else:
         log.error("instance not stored", sop_instance_uid=uid, exc_info=error)
+    _forget_frames(error)
+
+
+def _forget_frames(error: BaseException) -> None:
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None:
+            left += [one.__cause__, one.__context__]
+            one.__traceback__ = one.__cause__ = one.__context__ = None

@@ -18,6 +18,8 @@ from imaging_services.domain.ingest.ingest import Expected, Ingest, Ingested
 
 QUEUED_BLOCKS = 4
 """Blocks of one part between the connection and the spool; then the connection is not read."""
+MAX_PARTS = 100_000
+"""Most instances of a request: the response tells of each."""
 
 
 class PartStream:
@@ -27,6 +29,8 @@ class PartStream:
         self._queue: asyncio.Queue[bytes | ImagingError | None] = asyncio.Queue(QUEUED_BLOCKS)
         self._ended = False
         self.size = 0
+        self.held = 0
+        """Bytes of it that the budget counts."""
 
     async def push(self, item: bytes | ImagingError | None) -> None:
         """Hand over a block, None after the last one, or why there will be no last one; waits while full."""
@@ -81,6 +85,8 @@ class PartReceiver:
 
     async def _take(self, event: PartEvent, tasks: asyncio.TaskGroup) -> None:
         if isinstance(event, PartStart):
+            if len(self.outcomes) >= MAX_PARTS:
+                raise HTTPException(413, f"more than {MAX_PARTS} instances in one request")
             await self._budget.available()
             await self._turns.acquire()
             self._open = PartStream()
@@ -92,18 +98,21 @@ class PartReceiver:
             await self._open.push(event)
         else:
             part, self._open = self._open, None
-            self._budget.hold(part.size)
+            part.held = part.size
+            self._budget.hold(part.held)
             await part.push(None)
 
     async def _store(self, start: PartStart, part: PartStream, outcome: Outcome) -> None:
         try:
-            outcome.ingested = await self._store_data_set(start, part, outcome)
-        except Exception as error:  # noqa: BLE001 - the response tells of each instance
-            report(outcome, error)
+            try:
+                outcome.ingested = await self._store_data_set(start, part, outcome)
+            except Exception as error:  # noqa: BLE001 - the response tells of each instance
+                report(outcome, error)
+            finally:
+                self._turns.release()
+            await part.drain()  # not when cancelled: nobody ends the part then
         finally:
-            self._turns.release()
-            await part.drain()
-            await self._budget.release(part.size)
+            await self._budget.release(part.held)
 
     async def _store_data_set(self, start: PartStart, part: PartStream, outcome: Outcome) -> Ingested:
         media_type = parse_media_type(start.headers.get("content-type") or DICOM)

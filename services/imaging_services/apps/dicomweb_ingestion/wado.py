@@ -8,6 +8,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from imaging_services.adapters.pixels.transcoder import Transcoder
+from imaging_services.adapters.pixels.workers import PixelWorkers
 from imaging_services.apps.dicomweb_ingestion.frames import FrameRetriever
 from imaging_services.apps.dicomweb_ingestion.instances import InstanceRetriever
 from imaging_services.apps.dicomweb_ingestion.metadata import MetadataRetriever
@@ -43,13 +45,15 @@ def wado_router(
     *,
     external_endpoint: str | None = None,
     limits: RetrieveLimits | None = None,
+    workers: PixelWorkers | None = None,
 ) -> APIRouter:
-    """Studies, series and instances, their metadata, frames and bulk data."""
+    """Studies, series and instances, their metadata, frames and bulk data. ``workers`` transcode."""
     limits = limits or RetrieveLimits()
     sender = PieceSender(ByteBudget(limits.read_ahead_bytes), limits.read_ahead)
-    instances = InstanceRetriever(store, sender)
+    transcoder = Transcoder(store, workers or PixelWorkers())
+    instances = InstanceRetriever(store, sender, transcoder)
     metadata = MetadataRetriever(store, limits.headers, limits.metadata_bytes)
-    frames = FrameRetriever(store, sender)
+    frames = FrameRetriever(store, sender, transcoder)
 
     async def located(request: Request) -> list[InstanceLocation]:
         found = await manifest.locate(scope_of(request, provider))

@@ -36,7 +36,7 @@ def header_document_router(headers: StudyHeaders, provider: str) -> APIRouter:
 
     async def retrieve(request: Request) -> Response:
         found = await headers.document(scope_of(request, provider).study_instance_uid)
-        names = validators(found.locations, "headers")
+        names = validators(found.locations, "headers", *found.unread)  # these may be there the next time
         return not_modified(request, names) or Response(found.content, 200, names, "application/gzip")
 
     router = APIRouter()

@@ -97,9 +97,9 @@ async def _answer(
 
 async def _default(objects: StreamedObjects, location: InstanceLocation, accept: str | None) -> str:
     """JPEG of a single-frame image for who takes it, else the file."""
-    if accept is None or not any(item.covers(JPEG) for item in parse_accept(accept)):
-        return DICOM
     try:
+        if accept is None or not any(item.covers(JPEG) for item in parse_accept(accept)):
+            return DICOM
         return JPEG if await objects.frames(location) == 1 else DICOM
     except InvalidInput:
         return DICOM

@@ -29,13 +29,15 @@ PDF = "application/pdf"
 _ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 _ENCAPSULATED_DOCUMENT = 0x00420011
 _SOURCES = 256
+_SOURCE_FRAMES = 200_000  # compressed ones, of which each has its place in memory: some 200 bytes
 _READ_AHEAD_BYTES = 32 * 1024 * 1024
 _FRAGMENTS_AT_ONCE = 4
 
 
 class StreamedObjects:
-    """Reads what a request needs by ranges of the stored object. Where the frames of the last 256 instances lie is
-    remembered; object names are digests, so it never goes stale."""
+    """Reads what a request needs by ranges of the stored object. Where the frames of the last instances lie is
+    remembered (256 of them, fewer when they have very many frames); object names are digests, so it never goes stale.
+    """
 
     def __init__(self, store: ObjectStore, workers: PixelWorkers) -> None:
         self._store, self._workers = store, workers
@@ -95,13 +97,18 @@ class StreamedObjects:
         with _vanished():
             file = await open_stored(self._store, location)
             source = self._sources.get(location.object_name)
-            if source is None:
+            if source is not None:
+                self._sources.move_to_end(location.object_name)
+            else:
                 source = await file.inspect(read_frame_source, values_follow=True)
-                self._sources[location.object_name] = source
-                if len(self._sources) > _SOURCES:
-                    self._sources.popitem(last=False)
-        self._sources.move_to_end(location.object_name)
+                self._remember(location.object_name, source)
         return file, source
+
+    def _remember(self, object_name: str, source: FrameSource) -> None:
+        self._sources[object_name] = source
+        held = sum(map(_places, self._sources.values()))
+        while len(self._sources) > 1 and (len(self._sources) > _SOURCES or held > _SOURCE_FRAMES):
+            held -= _places(self._sources.popitem(last=False)[1])
 
     def _pushed(self, pieces: list[Piece], media_type: str, headers: dict[str, str]) -> Response:
         async def produce(write: Write) -> None:
@@ -109,6 +116,10 @@ class StreamedObjects:
                 await self._sender.send(pieces, write)
 
         return Pushed(produce, media_type, headers, sum(piece.sent for piece in pieces))
+
+
+def _places(source: FrameSource) -> int:
+    return 0 if source.layout.encapsulation is None else source.layout.frames
 
 
 async def _deflated(file: StoredFile, cut: HeaderFile) -> bytes:

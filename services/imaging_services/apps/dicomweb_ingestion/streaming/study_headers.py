@@ -16,23 +16,26 @@ from imaging_services.domain.errors import ImagingError, NotFound, PermanentErro
 from imaging_services.domain.manifest.query import InstanceLocation, Scope
 from imaging_services.domain.ports import KeptHeaders, ManifestQuery, ObjectStore
 from imaging_services.domain.retrieve.stored_file import open_stored
-from imaging_services.domain.streaming.instance_header import InstanceHeader, read_instance_header, unpacked
+from imaging_services.domain.streaming.instance_header import InstanceHeader, is_packed, read_instance_header
 from imaging_services.domain.streaming.study_document import gzipped_document
 from imaging_services.domain.streaming.text import value_xml
 
 log = structlog.get_logger(__name__)
 
 _SAVED_AT_ONCE = 128
-_IDENTIFIERS = (("00080016", "sop_class_uid"), ("00080018", "sop_instance_uid"))
+_SOP_INSTANCE_UID = "00080018"
+_IDENTIFIERS = (("00080016", "sop_class_uid"), (_SOP_INSTANCE_UID, "sop_instance_uid"))
 _PARENTS = (("0020000D", "study_instance_uid"), ("0020000E", "series_instance_uid"))
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderDocument:
-    """``content`` is gzip of the XML, of exactly the instances in ``locations``."""
+    """``content`` is gzip of the XML, of exactly the instances in ``locations``; ``unread`` are the names of objects
+    that could not be read, and whose instances have no more than their UIDs."""
 
     locations: Sequence[InstanceLocation]
     content: bytes
+    unread: Sequence[str] = ()
 
 
 class StudyHeaders:
@@ -61,38 +64,48 @@ class StudyHeaders:
 
     async def document(self, study_instance_uid: str) -> HeaderDocument:
         """The document as of now. Raises ``NotFound`` when the provider has no such study."""
+        locations = await self._located(study_instance_uid)
+        content = self._documents.get(_state(locations))
+        if content is not None:
+            return HeaderDocument(locations, content)
+        # Who asks for a study that is being put together waits for it, instead of reading the same files again; then
+        # what has come meanwhile is in the document too, and all who waited share it.
+        async with self._turns.setdefault(study_instance_uid, asyncio.Lock()):
+            locations = await self._located(study_instance_uid)
+            state = _state(locations)
+            content = self._documents.get(state)
+            if content is not None:
+                return HeaderDocument(locations, content)
+            made = await self._made(study_instance_uid, locations)
+            if not made.unread:  # an object may come back, in the same state of the manifest
+                self._documents.put(state, made.content)
+            return made
+
+    async def _located(self, study_instance_uid: str) -> Sequence[InstanceLocation]:
         locations = await self._manifest.locate(Scope(study_instance_uid, provider=self._provider))
         if not locations:
             raise NotFound("there is no such study here")
-        state = _state(locations)
-        content = self._documents.get(state)
-        if content is None:
-            # Who asks for a study that is being put together waits for it, instead of reading the same files again.
-            async with self._turns.setdefault(study_instance_uid, asyncio.Lock()):
-                content = self._documents.get(state) or await self._made(study_instance_uid, locations)
-                self._documents.put(state, content)
-        return HeaderDocument(locations, content)
+        return locations
 
-    async def _made(self, study_instance_uid: str, locations: Sequence[InstanceLocation]) -> bytes:
+    async def _made(self, study_instance_uid: str, locations: Sequence[InstanceLocation]) -> HeaderDocument:
         kept = await self._kept.load(study_instance_uid, self._provider)
         headers = await asyncio.to_thread(_known, locations, kept)
         missing = [one for one in locations if one.object_name not in headers]
         if missing:
             headers |= await self._read_all(study_instance_uid, missing)
-        members = [(one, headers[one.object_name]) for one in locations]
-        return await asyncio.to_thread(gzipped_document, study_instance_uid, members)
+        unread = [one.object_name for one in locations if one.object_name not in headers]
+        members = [(one, headers.get(one.object_name) or _identifiers(one)) for one in locations]
+        content = await asyncio.to_thread(gzipped_document, study_instance_uid, members)
+        return HeaderDocument(locations, content, unread)
 
-    async def _read_all(
-        self, study_instance_uid: str, locations: Sequence[InstanceLocation]
-    ) -> dict[str, InstanceHeader]:
-        found: dict[str, InstanceHeader] = {}
+    async def _read_all(self, study_instance_uid: str, locations: Sequence[InstanceLocation]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
         unsaved: dict[str, bytes] = {}
 
-        async def use(read: tuple[InstanceLocation, InstanceHeader, bytes | None]) -> None:
-            location, header, packed = read
-            found[location.object_name] = header
+        async def use(read: tuple[InstanceLocation, bytes | None]) -> None:
+            location, packed = read
             if packed is not None:
-                unsaved[location.object_name] = packed
+                found[location.object_name] = unsaved[location.object_name] = packed
             if len(unsaved) >= _SAVED_AT_ONCE:
                 await self._save(study_instance_uid, unsaved)
                 unsaved.clear()
@@ -110,22 +123,23 @@ class StudyHeaders:
         except ImagingError as error:
             log.warning("headers cannot be kept", headers=len(headers), reason=str(error))
 
-    async def _read(self, location: InstanceLocation) -> tuple[InstanceLocation, InstanceHeader, bytes | None]:
-        """The header of a stored file. One that cannot be read has what the manifest knows, and is not kept."""
+    async def _read(self, location: InstanceLocation) -> tuple[InstanceLocation, bytes | None]:
+        """The header of a stored file, packed; None when it cannot be read."""
         try:
             async with self._reading:
                 file = await open_stored(self._store, location)
-                header, packed = await file.inspect(lambda content: _header(content, location))
-                return location, header, packed
+                return location, await file.inspect(lambda content: _header(content, location))
         except PermanentError as error:
             log.warning("header cannot be read", object=location.object_name, error=type(error).__name__)
-            return location, _identifiers(location), None
+            return location, None
 
 
-def _header(file: RangeFile, location: InstanceLocation) -> tuple[InstanceHeader, bytes]:
+def _header(file: RangeFile, location: InstanceLocation) -> bytes:
     deflated = encoding_of(location.transfer_syntax_uid).deflated  # then the offset says nothing of the inflated file
     header = read_instance_header(file, None if deflated else location.pixel_data_offset)
-    return header, header.packed()
+    if not any(tag == _SOP_INSTANCE_UID for tag, _, _ in header.attributes):
+        raise PermanentError("the stored file cannot be read as DICOM: it has no SOP Instance UID")
+    return header.packed()
 
 
 class _Documents:
@@ -141,7 +155,7 @@ class _Documents:
         return self._contents.get(state)
 
     def put(self, state: str, content: bytes) -> None:
-        if state in self._contents:
+        if state in self._contents or len(content) > self._limit:
             return
         self._contents[state] = content
         self._held += len(content)
@@ -156,14 +170,9 @@ def _state(locations: Sequence[InstanceLocation]) -> str:
     return digest.hexdigest()
 
 
-def _known(locations: Sequence[InstanceLocation], kept: dict[str, bytes]) -> dict[str, InstanceHeader]:
-    found = {}
-    for location in locations:
-        packed = kept.get(location.object_name)
-        header = unpacked(packed) if packed is not None else None
-        if header is not None:
-            found[location.object_name] = header
-    return found
+def _known(locations: Sequence[InstanceLocation], kept: dict[str, bytes]) -> dict[str, bytes]:
+    headers = {one.object_name: kept[one.object_name] for one in locations if one.object_name in kept}
+    return {name: packed for name, packed in headers.items() if is_packed(packed)}
 
 
 def _identifiers(location: InstanceLocation) -> InstanceHeader:
