@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := operator services tests bench
 AZURITE := $(VENV)/azurite
-JOBS ?= 2
+OHIF := $(VENV)/ohif
+JOBS ?= 3
 PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links
 
-.PHONY: up install lock check test test-operator test-cluster test-knative programs images azurite bench docs crds clean
+.PHONY: up install lock check test fuzz test-operator test-cluster test-knative test-dicom-rs programs images azurite ohif bench docs crds clean
 .DEFAULT_GOAL := up
 
 up: install  ## install, then run the whole product on this machine
@@ -43,7 +44,7 @@ check: install  ## linter, formatter, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: install azurite  ## all but what needs a Kubernetes, against real servers; TESTS=tests/unit for a part, JOBS=0 for one at a time
+test: install azurite ohif  ## all but what needs a Kubernetes, against real servers; TESTS=tests/unit for a part, JOBS=0 for one at a time
 	$(BIN)/pytest $(PARALLEL) $(TESTS)
 
 test-operator: install  ## the operator and the chart on a real API server, which is built when there is none; TESTS=tests/operator/test_x.py for a part
@@ -54,6 +55,10 @@ test-cluster: install  ## the whole product on a real node; needs root, or Docke
 
 test-knative: install  ## the system on Knative, which is compiled here, on a real node; needs root, or Docker and kind; and Go
 	$(BIN)/pytest $(or $(filter tests/knative%,$(TESTS)),tests/knative)
+
+test-dicom-rs: install  ## DIMSE with dicom-rs's tools as peers, which cargo builds first: some ten minutes on two cores
+	cargo install --locked --root build/dicom-rs --target-dir build/dicom-rs/target $(foreach tool,echoscu storescu storescp findscu,dicom-$(tool)@0.10.1)
+	$(BIN)/pytest tests/dicom_rs
 
 programs: install  ## build Kubernetes' programs for the three above, once: eight minutes on two cores
 	PYTHONPATH=tests $(BIN)/python -m cluster programs
@@ -70,6 +75,19 @@ $(AZURITE)/.installed: tests/peers/azurite/package.json tests/peers/azurite/pack
 	cp $^ $(AZURITE)
 	cd $(AZURITE) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
+
+ohif: install  ## the viewer of the browser test, from npm's lock file; the test needs Debian's chromium as well
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(OHIF)/.installed; \
+	else echo "npm is missing, so the browser test will fail: install Node.js 20 (Debian: nodejs npm)"; fi
+
+$(OHIF)/.installed: tests/peers/ohif/package.json tests/peers/ohif/package-lock.json
+	mkdir -p $(OHIF)
+	cp $^ $(OHIF)
+	cd $(OHIF) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
+fuzz: install  ## what strangers may send, for longer than make test does; FUZZ_EXAMPLES=100000 for longer still
+	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),5000) $(BIN)/pytest --timeout 7200 $(PARALLEL) tests/fuzz
 
 bench: install  ## compare with DCMTK, pynetdicom and Orthanc; BENCH_OPTIONS='--rounds 1 --instances 100'
 	PYTHONPATH=tests $(BIN)/python bench/run.py $(BENCH_OPTIONS)
