@@ -50,6 +50,9 @@ COMMANDS = {
     "curl 'http://127.0.0.1:8080/dicomweb/studies?PatientName=*'": "run",
     "imaging dead-letters": "run",
     "imaging redrive --consumer NAME": "run",
+    "imaging stream 1.3.6.1.4.1.5962.1.2.1.20040119072730.12322 --from http://127.0.0.1:8080/wado/local": (
+        "tests/integration/test_streaming_client.py::test_the_command_shows_times_and_writes_the_frames"
+    ),
     "imaging run dimse-proxy --env-file examples/dimse-proxy.env": (
         "tests/integration/test_examples.py::test_the_component_starts_from_it"
     ),
@@ -79,9 +82,11 @@ EXPECTED = {
 NO_SETTINGS = {  # files in DIMSE_CONFIG_PATH, the Dockerfile's argument, where the tests find a cluster
     "IMAGE_CUIDS",
     "IMAGE_TSUIDS",
+    "KNOWN_AES",
     "BASE_IMAGE",
     "KUBEBUILDER_ASSETS",
     "TEST_CLUSTER",
+    "FUZZ_EXAMPLES",  # how long make fuzz takes
 }
 
 

@@ -133,6 +133,28 @@ async def test_a_deletion_that_comes_again_spares_what_was_stored_in_between(man
     assert await published(manifest) == []
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_deletion_that_comes_late_spares_what_was_stored_after_it(manifest, together):
+    """As over an event bridge, where the deletion's first try failed."""
+    event = stored("1.2", "1.2.1", "1.2.1.1")
+    await manifest.record([event])
+    late = list(deletion_events("web.test", "north", await manifest.locate(Scope("1.2"))))
+    for batch in [[*late, again(event, 1)]] if together else [[again(event, 1)], [event], late]:
+        assert await manifest.record(batch) == [None] * len(batch)
+    (found,) = await manifest.locate(Scope("1.2"))
+    assert found.object_name.endswith("-1.dcm")
+
+
+async def test_the_old_and_the_new_name_of_an_instance_may_come_at_once(manifest):
+    event = stored("1.2", "1.2.1", "1.2.1.1")
+    await manifest.record([event])
+    await delete(manifest, "1.2")
+    refusal, recorded = await manifest.record([event, again(event, 1)])
+    assert isinstance(refusal, ObjectDeleted)
+    assert recorded is None
+    assert len(await manifest.locate(Scope("1.2"))) == 1
+
+
 async def test_a_refused_instance_takes_no_other_with_it(manifest):
     gone, good = stored("1.2", "1.2.1", "1.2.1.1"), stored("1.3", "1.3.1", "1.3.1.1")
     await manifest.record([gone])
@@ -153,6 +175,23 @@ async def test_what_was_accepted_before_and_is_delivered_once_more_stays_deleted
     later = {ACCEPTED_AT: (accepted + timedelta(seconds=1)).isoformat()}
     (refusal,) = await manifest.record([dataclasses.replace(event, extensions=later)])
     assert isinstance(refusal, ObjectDeleted)
+
+
+async def test_the_last_time_that_replaced_bytes_were_accepted_counts(manifest):
+    """First, second, first, second, deleted: the third delivery comes once more."""
+    accepted = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
+    versions = [
+        dataclasses.replace(
+            stored("1.2", "1.2.1", "1.2.1.1", content=content),
+            extensions={ACCEPTED_AT: (accepted + timedelta(seconds=second)).isoformat()},
+        )
+        for second, content in enumerate(["first", "second", "first", "second"])
+    ]
+    for event in versions:
+        assert await manifest.record([event]) == [None]
+    await delete(manifest, "1.2")
+    assert await manifest.record([versions[2]]) == [None]
+    assert await manifest.locate(Scope("1.2")) == []
 
 
 async def test_a_study_that_comes_back_is_described_anew_and_may_have_another_provider(manifest):

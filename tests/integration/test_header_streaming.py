@@ -14,6 +14,7 @@ import pytest
 
 from imaging_services.adapters.memory.study_headers import MemoryHeaders
 from imaging_services.domain.errors import BackendUnavailable
+from imaging_services.domain.manifest.query import InstanceLocation, Scope
 from support.dicom_files import DicomFile, storable_files
 from support.dicomweb import Recorded, keep, served
 from support.dicomweb_stack import dicomweb_stack, stow
@@ -48,13 +49,13 @@ def instance(number: int) -> DicomFile:
 
 @asynccontextmanager
 async def study(
-    count: int, kept: MemoryHeaders | None = None
+    count: int, kept: MemoryHeaders | None = None, *, cache_bytes: int = 2**20
 ) -> AsyncIterator[tuple[httpx.AsyncClient, CountingStore, Recorded]]:
     store, recorded = CountingStore(), Recorded()
     for number in range(count):
         await keep(store, recorded, instance(number))
     async with (
-        served(streaming_app(recorded, store, kept)) as url,
+        served(streaming_app(recorded, store, kept, cache_bytes=cache_bytes)) as url,
         httpx.AsyncClient(base_url=url, timeout=30) as client,
     ):
         yield client, store, recorded
@@ -128,7 +129,8 @@ async def test_an_instance_whose_object_has_vanished_is_named_with_its_identifie
     async with study(2) as (client, store, recorded):
         lost = recorded.locations[1]
         content = store.objects.pop(lost.object_name)
-        _, series = read_study_xml((await client.get(RESOURCE)).content)
+        first = await client.get(RESOURCE)
+        _, series = read_study_xml(first.content)
         assert set(series[lost.series_instance_uid][lost.sop_instance_uid]["header"]) == {
             "00080016",
             "00080018",
@@ -136,9 +138,66 @@ async def test_an_instance_whose_object_has_vanished_is_named_with_its_identifie
             "0020000E",
         }
         await store.put(lost.object_name, content)
-        recorded.locations[0] = replace(recorded.locations[0], size=1)  # another state of the manifest
-        _, series = read_study_xml((await client.get(RESOURCE)).content)
+        second = await client.get(RESOURCE, headers={"if-none-match": first.headers["etag"]})
+        _, series = read_study_xml(second.content)
         assert "00280010" in series[lost.series_instance_uid][lost.sop_instance_uid]["header"]
+
+
+async def test_an_object_that_holds_no_data_set_is_named_with_its_identifiers() -> None:
+    async with study(2) as (client, store, recorded):
+        lost = recorded.locations[1]
+        assert lost.size is not None
+        store.objects[lost.object_name] = bytes(lost.size)
+        content = (await client.get(RESOURCE)).content
+        assert instances_in(content) == [one.sop_instance_uid for one in recorded.locations]
+        _, series = read_study_xml(content)
+        assert "00080018" in series[lost.series_instance_uid][lost.sop_instance_uid]["header"]
+
+
+async def test_who_waited_for_another_hears_of_what_came_meanwhile() -> None:
+    async with study(2) as (client, store, recorded):
+        original, reached, go_on = store.get, asyncio.Event(), asyncio.Event()
+
+        async def held(key: str, start: int = 0, length: int | None = None) -> bytes:
+            reached.set()
+            await go_on.wait()
+            return await original(key, start, length)
+
+        asked = asyncio.Semaphore(0)
+        locate = recorded.locate
+
+        async def counted(scope: Scope) -> list[InstanceLocation]:
+            asked.release()
+            return await locate(scope)
+
+        store.get, recorded.locate = held, counted  # type: ignore[method-assign]
+        first = asyncio.create_task(client.get(RESOURCE))
+        await reached.wait()
+        second = asyncio.create_task(client.get(RESOURCE))
+        for _ in range(3):  # twice for the first, once for the second, which waits now
+            await asked.acquire()
+        await keep(store, recorded, instance(2))
+        go_on.set()
+        assert len(instances_in((await first).content)) == 2
+        assert len(instances_in((await second).content)) == 3
+
+
+async def test_a_document_beyond_the_limit_drives_no_other_out_of_memory() -> None:
+    class Counting(MemoryHeaders):
+        loads = 0
+
+        async def load(self, study_instance_uid: str, provider: str) -> dict[str, bytes]:
+            self.loads += 1
+            return await super().load(study_instance_uid, provider)
+
+    kept = Counting()
+    async with study(60, kept, cache_bytes=1250) as (client, _, recorded):
+        recorded.locations[0] = replace(recorded.locations[0], study_instance_uid="1.2.3")
+        small, large = "/dicomweb/studies/1.2.3/headers.xml.gz", RESOURCE
+        sizes = [len((await client.get(path)).content) for path in (small, large)]
+        assert sizes[0] < 1250 < sizes[1], sizes
+        await client.get(small)
+        assert kept.loads == 2
 
 
 async def test_a_document_is_answered_also_when_its_headers_cannot_be_kept() -> None:
@@ -222,12 +281,21 @@ REFUSED = {
     "too long": (soap_request("1" * 70000), {}, "longer than"),
     "other content type": (soap_request("1.2.3"), {"content-type": "application/soap+xml"}, "SOAP 1.1 comes as"),
     "broken MTOM": (as_mtom(soap_request("1.2.3"))[1][:-20], as_mtom(b"")[0], "malformed"),
+    "unknown encoding": (b'<?xml version="1.0" encoding="none-such"?><a/>', {}, "not well-formed"),
     "must understand": (
         soap_request("1.2.3").replace(b"<s:Body>", b'<s:Header><x s:mustUnderstand="1"/></s:Header><s:Body>'),
         {},
         "must be understood",
     ),
 }
+
+
+async def test_entries_of_the_soap_header_are_no_parameters() -> None:
+    async with study(1) as (client, _, _recorded):
+        header = b"<s:Header><o:StudyInstanceUID xmlns:o='urn:other'>1.2.3</o:StudyInstanceUID></s:Header><s:Body>"
+        envelope = soap_request(a_file().study_instance_uid).replace(b"<s:Body>", header)
+        answer = await client.post(ENDPOINT, content=envelope, headers=soap_headers())
+        assert answer.status_code == 200, answer.text
 
 
 async def test_soap_faults() -> None:

@@ -10,6 +10,12 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.encaps import generate_frames
 
+from imaging_services.adapters.pixels.workers import PixelWorkers
+from imaging_services.apps.dicomweb_ingestion.streaming import objects
+from imaging_services.domain.dicom.fragments import Encapsulation
+from imaging_services.domain.dicom.pixel_layout import PixelLayout
+from imaging_services.domain.manifest.query import InstanceLocation
+from imaging_services.domain.streaming.frame_source import FrameSource
 from support.dicom_files import DicomFile, storable_files
 from support.dicomweb import Recorded, keep, part10_of, served
 from support.streaming import CountingStore, streaming_app
@@ -262,6 +268,41 @@ async def test_an_object_that_has_vanished_is_the_servers_fault(content_type: st
         answer = await client.get("/wado/north" + asking(file, contentType=content_type))
         assert answer.status_code == 500
         assert "stored file cannot be read" in answer.json()["detail"]
+
+
+async def test_a_malformed_accept_header_refuses_nothing() -> None:
+    store, recorded = CountingStore(), Recorded()
+    await keep(store, recorded, named("CT_small.dcm"))
+    async with served(streaming_app(recorded, store)) as url, httpx.AsyncClient(base_url=url, timeout=30) as client:
+        answer = await client.get(
+            "/wado/north" + asking(named("CT_small.dcm")), headers={"accept": "image/jpeg;q=much"}
+        )
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/dicom")
+
+
+def test_a_compressed_frame_has_an_even_length_also_where_a_table_leaves_padding_out() -> None:
+    spans = Encapsulation([[(1000, 7)], [(1016, 8)]])
+    source = FrameSource(PixelLayout("1.2.840.10008.1.2.4.50", 0x7FE00010, 2, (900, 0), 0, 1, spans), {})
+    assert [list(source.frame(index)[0].spans) for index in (0, 1)] == [[(1000, 8)], [(1016, 8)]]
+
+
+async def test_the_places_of_very_many_frames_are_not_all_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "_SOURCE_FRAMES", 20)
+    store, recorded = CountingStore(), Recorded()
+    one = await keep(store, recorded, named("examples_ybr_color.dcm"))  # 30 frames
+    other = await keep(store, recorded, named("rtdose_rle.dcm"))  # 15 frames
+    streamed = objects.StreamedObjects(store, PixelWorkers())
+
+    async def read(location: InstanceLocation) -> int:
+        before = store.read
+        await streamed.frames(location)
+        return store.read - before
+
+    assert await read(one) > 0
+    assert await read(one) == 0
+    assert await read(other) > 0
+    assert await read(other) == 0, "the last one is remembered"
+    assert await read(one) > 0
 
 
 async def test_an_instance_without_pixels_has_no_frame() -> None:

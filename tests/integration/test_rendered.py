@@ -56,13 +56,15 @@ async def test_a_multi_frame_image_moves(images: Images) -> None:
         still = image_in((await client.get(f"{path_of(location)}/rendered", headers=PNG)).content)
         fifteenth = await client.get(f"{path_of(location)}/frames/15/rendered", headers=PNG)
         assert np.array_equal(np.asarray(still), np.asarray(image_in(fifteenth.content)))
-        several = parts(await client.get(f"{path_of(location)}/frames/2,30,2/rendered", headers=PNG))
+        several = parts(await client.get(f"{path_of(location)}/frames/2,30,1/rendered", headers=PNG))
         assert [part.headers["content-location"].rsplit("/frames/")[1] for part in several] == [
             "2/rendered",
             "30/rendered",
-            "2/rendered",
+            "1/rendered",
         ]
-        assert several[0].body == several[2].body != several[1].body
+        assert several[0].body != several[1].body
+        twice = await client.get(f"{path_of(location)}/frames/2,30,2/rendered", headers=PNG)
+        assert (twice.status_code, twice.json()["detail"]) == (400, "a frame is named twice")
         film.seek(1)
         second = await client.get(f"{path_of(location)}/frames/2/rendered?viewport=60,60", headers=PNG)
         shown = np.asarray(film.convert("RGB")).astype(int)

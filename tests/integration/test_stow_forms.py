@@ -194,6 +194,41 @@ async def test_frames_come_in_parts_of_their_own(service: Service) -> None:
     assert [one.rstrip(b"\x00") for one in found] == [one.rstrip(b"\x00") for one in frames]
 
 
+@pytest.mark.parametrize("media_type", ["image/jpeg", "application/octet-stream"])
+async def test_bulk_data_of_several_instances_under_one_location_is_not_mixed(
+    service: Service, media_type: str
+) -> None:
+    parts = [(media_type, JPEG + bytes([n]) * 2, "bulk/1") for n in range(2)]
+    models = [model_of(instance()), model_of(instance())]
+    response = await service.post(*related("application/dicom+json", as_json(*models), *parts))
+    assert response.status_code == 409, response.text
+    assert [one["00081197"]["Value"] for one in response.json()[FAILED]["Value"]] == [[0xC000]] * 2
+    assert not service.stored
+
+
+async def test_bulk_data_that_no_metadata_refers_to_is_not_thrown_away_in_silence(service: Service) -> None:
+    model = model_of(instance())
+    parts = [("application/octet-stream", bytes(128), name) for name in ("bulk/1", "bulk/2")]
+    response = await service.post(*related("application/dicom+json", as_json(model), *parts))
+    assert response.status_code == 400
+    assert "bulk data" in response.text
+    assert not service.stored
+    model["00091010"] = {"vr": "OB", "BulkDataURI": "bulk/2"}
+    model["00090010"] = {"vr": "LO", "Value": ["TEST"]}
+    assert (await service.post(*related("application/dicom+json", as_json(model), *parts))).status_code == 200
+
+
+@pytest.mark.parametrize("form", ["json", "xml"])
+async def test_metadata_may_have_a_location_too(service: Service, form: str) -> None:
+    """Libraries for MIME give each part one."""
+    model = model_of(instance())
+    kind, content = as_json(model) if form == "json" else ("application/dicom+xml", native_dicom_model(model))
+    bulk = ("application/octet-stream", bytes(128), "bulk/1")
+    response = await service.post(*related(kind, (kind, content, "metadata"), bulk))
+    assert response.status_code == 200, response.text
+    assert service.stored[0].PixelData == bytes(128)
+
+
 async def test_large_bulk_data_passes_through_the_spool(service: Service) -> None:
     content = bytes(range(256)) * 40_000  # above what is kept in memory
     model = model_of(instance(Rows=2000, Columns=2560))
@@ -234,8 +269,10 @@ async def test_a_document_is_encapsulated(service: Service, media_type: str, sop
     [
         ({"7FE00010": {"vr": "OW", "BulkDataURI": "elsewhere"}}, 0xC000),
         ({"7FE00010": {"vr": "OW", "BulkDataURI": "picture"}}, 0xC122),
+        ({"00091010": {"vr": "OB", "BulkDataURI": "photo"}}, 0xC000),
         ({"00280010": {"vr": "US", "Value": ["many"]}}, 0xC000),
         ({"00280010": {"vr": "US", "Value": [70_000]}}, 0xC000),
+        ({"00280010": {"vr": "US", "Value": [8.5]}}, 0xC000),
         ({"00280010": {"vr": "XX"}}, 0xC000),
         ({"00280010": 8}, 0xC000),
         ({"rows": {"vr": "US"}}, 0xC000),
@@ -251,6 +288,9 @@ async def test_an_instance_that_cannot_be_made_is_told_beside_one_that_can(
     study = generate_uid()
     good, bad = (model_of(instance(StudyInstanceUID=study)) for _ in range(2))
     parts = [("application/octet-stream", bytes(128), "bulk/1"), ("image/png", b"\x89PNG", "picture")]
+    parts.append(("image/jpeg", JPEG, "photo"))
+    named = {one.get("BulkDataURI") for one in change.values() if isinstance(one, dict)}
+    parts = [part for part in parts if part[2] in {"bulk/1", *named}]
     body, media_type = related("application/dicom+json", as_json(good, {**bad, **change}), *parts)
     response = await service.post(body, media_type, f"/studies/{study}")
     assert response.status_code == 202, response.text
@@ -265,6 +305,8 @@ async def test_an_instance_that_cannot_be_made_is_told_beside_one_that_can(
         (b"[]", "application/dicom+json"),
         (b"<NativeDicomModel>", "application/dicom+xml"),
         (b"<Other/>", "application/dicom+xml"),
+        (b'<?xml version="1.0" encoding="shift_jis"?><NativeDicomModel/>', "application/dicom+xml"),
+        (b'<?xml version="1.0" encoding="none"?><NativeDicomModel/>', "application/dicom+xml"),
         (b"<!DOCTYPE a [<!ENTITY b 'c'>]><NativeDicomModel/>", "application/dicom+xml"),
         (b"<NativeDicomModel>" + b"<a>" * 500 + b"</a>" * 500 + b"</NativeDicomModel>", "application/dicom+xml"),
     ],

@@ -53,6 +53,12 @@ class Orthanc:
         with urllib.request.urlopen(f"{self.http}{path}", timeout=20) as response:
             return json.load(response)
 
+    def post(self, path: str, content: bytes | dict[str, Any]) -> Any:
+        """Send bytes or JSON; the answer as JSON."""
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        with urllib.request.urlopen(f"{self.http}{path}", data=data, timeout=60) as response:
+            return json.load(response)
+
     def file(self, instance_id: str) -> bytes:
         """The Part 10 file of an instance, by Orthanc's own id."""
         with urllib.request.urlopen(f"{self.http}/instances/{instance_id}/file", timeout=20) as response:

@@ -40,7 +40,10 @@ from imaging_operator.specs.common import ServiceGroup
 from imaging_operator.specs.dicomweb_ingestion_service import DicomwebIngestionServiceSpec
 
 COMPONENT = "dicomweb-ingestion"
-_SIZES = {"stow": Size(cpu="100m", memory="128Mi"), "wado": Size(cpu="100m", memory="128Mi", scratch="1Gi")}
+_SIZES = {
+    "stow": Size(cpu="100m", memory="128Mi", memory_limit="512Mi"),
+    "wado": Size(cpu="100m", memory="128Mi", memory_limit="1Gi", scratch="1Gi"),  # it decodes frames when asked to
+}
 _DRAIN_SECONDS = 30
 _STREAMING_PATHS = ("/wado", "/WADO", "/HeaderStreaming")  # an Ingress tells letter cases apart, the viewers do not
 _PATHS = {"/dicomweb": "wado", "/stow-rs": "stow", "/wado-rs": "wado"} | dict.fromkeys(_STREAMING_PATHS, "wado")

@@ -1,5 +1,7 @@
 """What is told of instances that bend the Standard."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,3 +135,18 @@ VRS = (
 def test_no_value_is_too_odd(vr: str, value: bytes, character_set: bytes) -> None:
     rule = broken_rule(vr, value, character_set)
     assert rule is None or 0 < len(rule) <= 64
+
+
+@pytest.mark.parametrize("valid", [True, False])
+async def test_a_header_made_of_group_lengths_takes_no_longer_than_others(valid: bool) -> None:
+    dataset = instance(**COMPLETE)
+    del dataset.PixelData
+    groups = range(0x0042, 0x7FE0, 2) if valid else [0x0042] * 16_000
+    content = encoded(dataset) + b"".join(element(group << 16, b"UL", bytes(4)) for group in groups)
+    heading = await take_heading(blocks(content), EXPLICIT)
+    body = heading.meta + content
+    heading = await complete_heading(heading, body)
+    begun = time.process_time()
+    found = findings(heading, len(body))
+    assert time.process_time() - begun < 2
+    assert len(found) == (0 if valid else MOST_FINDINGS)

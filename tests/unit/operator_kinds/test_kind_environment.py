@@ -279,7 +279,7 @@ def test_the_proxy_keeps_the_meaning_of_its_title(tmp_path: Path, monkeypatch: p
 
 def test_the_proxys_new_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     it = settings_of("plain/dimse-proxy-all-fields", tmp_path, monkeypatch)
-    assert (it.DIMSE_AE, it.DIMSE_TARGET_AE, it.DIMSE_DELIVERY_MODE) == ("CLOUD", None, "confirmed")
+    assert (it.DIMSE_AE, it.DIMSE_TARGET_AE, it.DIMSE_DELIVERY_MODE) == ("CLOUD", "PACS", "confirmed")
     assert (it.DIMSE_NATS_SEND_DOMAIN, it.DIMSE_NATS_RECEIVE_DOMAIN, it.DIMSE_STREAM_REPLICAS) == ("edge", "hub", 3)
     assert it.DIMSE_MAX_ASSOCIATIONS == 50
 

@@ -309,6 +309,13 @@ def test_a_proxy_without_a_target_scales_by_cpu(target: dict[str, Any], scaler: 
     assert {kind for kind in kinds_of(objects) if kind.startswith(("keda", "autoscaling"))} == {scaler}
 
 
+@pytest.mark.parametrize(("title", "told"), [("PACS", True), ("a title that no application entity has", False)])
+def test_a_title_that_no_ae_can_have_is_left_out_where_nothing_is_delivered(title: str, told: bool) -> None:
+    objects = build("plain/dimse-proxy", targetDimseHost="", applicationEntityTitle=title)
+    told_by = [each for each in objects if each["kind"] == "ConfigMap" and "DIMSE_TARGET_AE" in each["data"]]
+    assert bool(told_by) is told
+
+
 def test_keda_finds_a_server_of_the_resources_namespace() -> None:
     scaled = {"instanceBinding": {"maxReplicas": 3}}
     objects = build(

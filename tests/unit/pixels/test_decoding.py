@@ -139,6 +139,13 @@ def test_planes_and_float_and_single_bits() -> None:
     assert decode_frame(b"\x0d", bits).array.reshape(-1).tolist() == [1, 0, 1, 1]
 
 
+def test_an_odd_number_of_pixels_cannot_share_chrominance() -> None:
+    colours = {"samples_per_pixel": 3, "photometric_interpretation": "YBR_FULL_422"}
+    odd = a_description(rows=1, columns=3, bits_allocated=8, bits_stored=8, high_bit=7, **colours)
+    with pytest.raises(PermanentError, match="odd number"):
+        decode_frame(bytes(6), odd)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -178,6 +185,10 @@ def test_what_is_not_decoded_is_said() -> None:
         decode_frame(bytes(8), a_description(bits_allocated=12))
     with pytest.raises(NotFound):
         describe(pydicom.Dataset(), transfer_syntax_uid="1.2", tag=PIXEL_DATA, frames=1)
+    nothing = pydicom.dcmread(io.BytesIO(an_image(np.zeros((1, 2, 2), np.uint8))))
+    nothing.Rows = 0
+    with pytest.raises(NotFound, match="0"):
+        describe(nothing, transfer_syntax_uid="1.2", tag=PIXEL_DATA, frames=1)
 
 
 async def test_a_frame_too_long_for_memory_is_refused_before_it_is_read() -> None:
@@ -186,7 +197,7 @@ async def test_a_frame_too_long_for_memory_is_refused_before_it_is_read() -> Non
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, dataset)
     frames = await open_frames(*await stored(buffer.getvalue()))
-    with pytest.raises(PermanentError, match="too long"):
+    with pytest.raises(CannotTranscode, match="too long"):
         await frames.encoded(1)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imaging_services.adapters.rendering.lookup_table import expand_segments
-from imaging_services.domain.errors import PermanentError
+from imaging_services.domain.errors import CannotTranscode, PermanentError
 from support.rendering import shown
 
 # PS3.3 section C.7.6.3.1.2: red, green, blue, white, black as YBR_FULL.
@@ -37,9 +37,11 @@ def test_ybr_partial() -> None:
     assert near(shown(np.array([YBR_PARTIAL], np.uint8), "YBR_PARTIAL_420"), [RGB])
 
 
-def test_a_colour_space_that_is_not_known() -> None:
-    with pytest.raises(PermanentError, match="HSV"):
+def test_what_is_no_colour_image_for_a_screen_is_not_acceptable() -> None:
+    with pytest.raises(CannotTranscode, match="HSV"):
         shown(np.array([RGB], np.uint8), "HSV")
+    with pytest.raises(CannotTranscode, match="4 samples"):
+        shown(np.zeros((2, 2, 4), np.uint8), "CMYK")
 
 
 def palette(bits: int, first: int, *columns: Any) -> dict[str, Any]:
@@ -98,6 +100,11 @@ def test_segmented_palettes() -> None:
 def test_broken_segments_are_refused(broken: list[int]) -> None:
     with pytest.raises(PermanentError, match="segmented palette"):
         expand_segments(broken, 16)
+
+
+def test_empty_segments_end_a_table() -> None:
+    assert expand_segments([0, 1, 7, 0, 0, 0, 1, 9], 16).tolist() == [7]
+    assert expand_segments([0, 0] * 100_000, 16).tolist() == []  # which took seconds
 
 
 def test_a_segmented_palette_in_an_image() -> None:

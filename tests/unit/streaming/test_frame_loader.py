@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imaging_services.domain.errors import NotFound
+from imaging_services.domain.errors import InvalidInput, NotFound
 from imaging_services.domain.streaming import frame_loader
 from imaging_services.domain.streaming.client import StreamedFrame
 from imaging_services.domain.streaming.frame_loader import FrameLoader
@@ -155,6 +155,14 @@ async def test_a_frame_that_fails_says_why_and_can_be_asked_for_again() -> None:
         server.missing = set()
         assert (await frames.get(2)).instance.sop_instance_uid == "1.2.2"
     assert server.asked.count(5) == 1, "what could not be fetched ahead is left until somebody asks"
+
+
+@pytest.mark.parametrize("position", [-1, 3])
+async def test_a_position_outside_of_the_study_is_refused_and_stops_nothing(position: int) -> None:
+    async with loader(Server(), study_of(3), connections=1) as frames:
+        with pytest.raises(InvalidInput):
+            await frames.get(position)
+        assert (await frames.get(2)).index == 0
 
 
 async def test_an_unforeseen_error_reaches_who_waits() -> None:

@@ -356,8 +356,11 @@ def part10_with(dataset: Dataset) -> bytes:
         b"<Study UID='1'>" + b"<Item>" * 300,
         b"<S><Study UID='1'><Attribute Tag='00100010' VR='PN'>x</Attribute></Study></S>",
         b"<S><Study UID='1'><Series UID='2'><Instance UID='3'><Attribute Tag='bad' /></Instance></Series></Study></S>",
+        b"<S><Study UID='1'><Item></Item></Study></S>",
+        b"<?xml version='1.0' encoding='none-such'?><S><Study UID='1'/></S>",
+        b"<?xml version='1.0' encoding='shift_jis'?><S><Study UID='1'/></S>",
     ],
-    ids=["cut", "document type", "no study", "deep", "outside", "bad tag"],
+    ids=["cut", "document type", "no study", "deep", "outside", "bad tag", "item outside", "encoding", "multi-byte"],
 )
 def test_a_document_that_cannot_be_is_refused(content: bytes) -> None:
     with pytest.raises(InvalidInput):

@@ -75,6 +75,9 @@ class Operations:
             answer = await self._store(request)
             await self._drain(message)
             await self._respond(request, answer.status, answer.error_comment)
+        elif message.command.message_id in self._running:
+            await self._drain(message)
+            await self._respond(request, Status.DUPLICATE_INVOCATION, "an operation of this message id is under way")
         elif field in _KNOWN_REQUESTS:
             await self._perform_with_responses(request)
             await self._drain(message)
@@ -113,7 +116,7 @@ class Operations:
             if not task.cancelled():
                 task.result()
         finally:
-            self._running.pop(message_id, None)
+            self._forget(request)
             if not task.done():  # shutdown
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -168,10 +171,16 @@ class Operations:
 
     async def _send(self, request: DimseRequest, command: CommandSet, data: bytes | None = None) -> None:
         if command.status not in PENDING:
-            self._running.pop(request.command.message_id, None)  # a C-CANCEL that comes from now on is too late
+            self._forget(request)  # a C-CANCEL that comes from now on is too late
         async with self._backward.sending:
             self._connection.write(encode_message(request.context.context_id, command, data, self._max_pdu_length))
             await self._connection.drain()
+
+    def _forget(self, request: DimseRequest) -> None:
+        """After its final response a message id may be used again, while the operation before is still being ended."""
+        running = self._running.get(request.command.message_id)
+        if running is not None and running.cancellation is request.cancellation:
+            del self._running[request.command.message_id]
 
 
 def _comment(text: str) -> str:

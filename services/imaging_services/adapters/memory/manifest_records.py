@@ -1,11 +1,11 @@
 """What the in-memory manifest keeps, and its records as the attributes that searches match and return."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from imaging_services.domain.manifest import attributes as known
-from imaging_services.domain.manifest.deletion import DeletedObject, object_deleted
+from imaging_services.domain.manifest.deletion import DeletedObject, is_later_name, object_deleted
 from imaging_services.domain.manifest.query import InstanceLocation
 from imaging_services.domain.manifest.recording import Attributes, Recording, superseded_by
 from imaging_services.domain.manifest.revision import InstanceState
@@ -40,6 +40,8 @@ class MemoryInstance:
         accepted_at = new.accepted_at
         if self.recording.identity == new.identity:
             self.accepted_at = max(self.accepted_at, accepted_at or self.accepted_at)
+            if is_later_name(new.object_name, self.recording.object_name):
+                self.recording = replace(self.recording, object_name=new.object_name)
             return True
         if accepted_at is None or accepted_at >= self.accepted_at:
             return False

@@ -57,6 +57,8 @@ def _single_bits(frame: bytes, pixels: PixelDescription) -> Array:
 
 def _full_chrominance(words: Array, pixels: PixelDescription) -> Array:
     """Y1 Y2 Cb Cr of two neighbours each (PS3.3 section C.7.6.3.1.2) become Y Cb Cr of each."""
+    if len(words) % 4:
+        raise PermanentError("the frame has an odd number of pixels, of which two share their chrominance")
     quads = words.reshape(-1, 4)
     full = np.empty((quads.shape[0], 2, 3), words.dtype)
     full[:, :, 0] = quads[:, :2]

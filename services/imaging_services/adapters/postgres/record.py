@@ -52,9 +52,10 @@ async def record(connection: Connection, batch: Batch) -> Refusals:
 
 
 def _waves(recordings: Mapping[int, Recording]) -> tuple[list[Wave], dict[int, int]]:
-    """Almost always one. What contradicts an earlier recording (the same instance with other bytes, the same series of
-    another provider) is recorded after it. An instance that occurs again with the same bytes shares the first one's
-    fate (the second result: its position → the first one's), which counts as accepted when the last of them was."""
+    """Almost always one. What contradicts an earlier recording (the same instance with other bytes or in another
+    object, the same series of another provider) is recorded after it. An instance that occurs again with the same
+    bytes shares the first one's fate (the second result: its position → the first one's), which counts as accepted
+    when the last of them was."""
     waves: list[Wave] = []
     doubles: dict[int, int] = {}
     latest: dict[InstanceKey, tuple[int, int]] = {}
@@ -80,8 +81,8 @@ def _accepted_last(first: Recording, again: Recording) -> Recording:
     return replace(first, accepted_at=max(first.accepted_at, again.accepted_at))
 
 
-def _content(recording: Recording) -> tuple[str, str]:
-    return recording.provider, recording.identity
+def _content(recording: Recording) -> tuple[str, str, str]:
+    return recording.provider, recording.identity, recording.object_name
 
 
 async def _record_wave(

@@ -9,7 +9,7 @@ from pydicom import Dataset
 from imaging_services.adapters.rendering.frame_attributes import text
 from imaging_services.adapters.rendering.lookup_table import LookupTable, read_palette
 from imaging_services.domain.dicom.pixel_description import PixelDescription
-from imaging_services.domain.errors import PermanentError
+from imaging_services.domain.errors import CannotTranscode
 
 Array = np.ndarray[Any, Any]
 
@@ -37,9 +37,9 @@ def with_supplement(levels: Array, stored: Array, header: Dataset, pixels: Pixel
 
 
 def as_rgb(array: Array, photometric_interpretation: str, pixels: PixelDescription) -> Array:
-    """Interleaved samples as 8-bit RGB. Raises ``PermanentError`` for a colour space that is not known."""
+    """Interleaved samples as 8-bit RGB. Raises ``CannotTranscode`` for a colour space that is not known."""
     if array.shape[2] != len(_COLOURS):
-        raise PermanentError(f"images of {array.shape[2]} samples per pixel are not rendered")
+        raise CannotTranscode(f"images of {array.shape[2]} samples per pixel are not rendered")
     samples = _as_8_bit(array, pixels)
     if photometric_interpretation == "RGB":
         return samples
@@ -50,7 +50,7 @@ def as_rgb(array: Array, photometric_interpretation: str, pixels: PixelDescripti
         shifted = samples.astype(np.float32) - np.array([16, 128, 128], np.float32)
         levels: Array = np.clip(np.rint(shifted @ _PARTIAL.T), 0, 255)
         return levels.astype(np.uint8)
-    raise PermanentError(f"images of Photometric Interpretation {photometric_interpretation} are not rendered")
+    raise CannotTranscode(f"images of Photometric Interpretation {photometric_interpretation} are not rendered")
 
 
 def _palettes(header: Dataset, pixels: PixelDescription) -> list[LookupTable]:

@@ -11,8 +11,8 @@ from imaging_services.adapters.rendering.colour import as_rgb, from_palette, wit
 from imaging_services.adapters.rendering.encoding import encode
 from imaging_services.adapters.rendering.frame_attributes import numbers
 from imaging_services.adapters.rendering.grayscale import gray_levels
-from imaging_services.adapters.rendering.presentation import Presentation, Window
-from imaging_services.adapters.rendering.viewport import fit
+from imaging_services.adapters.rendering.presentation import Presentation, Viewport, Window
+from imaging_services.adapters.rendering.viewport import fit, region_box, size_of
 from imaging_services.domain.dicom.pixel_description import PixelDescription
 from imaging_services.domain.errors import PermanentError
 
@@ -74,6 +74,11 @@ def _displayed(
     levels = gray_levels(array, header, pixels, frame, window)
     coloured = with_supplement(levels, array, header, pixels)
     return levels if coloured is None else coloured
+
+
+def rendered_size(header: Dataset, pixels: PixelDescription, viewport: Viewport) -> tuple[int, int]:
+    """Columns and rows that a frame is rendered to. Raises ``InvalidInput`` as ``render_frame``."""
+    return size_of(region_box(viewport.region, pixels.columns, pixels.rows), viewport, _pixel_aspect(header))
 
 
 def _pixel_aspect(header: Dataset) -> float:

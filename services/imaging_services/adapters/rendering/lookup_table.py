@@ -69,17 +69,20 @@ def read_palette(header: Dataset, colour: str, *, little_endian: bool, signed: b
 def expand_segments(words: list[int], bits: int) -> Array:
     """The entries of a segmented palette: discrete, linear and indirect segments (PS3.3 section C.7.9.2)."""
     entries: list[int] = []
-    _expand(words, entries, 1 << bits, nested=False)
+    _expand(words, entries, 1 << bits)
     return np.array(entries, np.uint16)
 
 
-def _expand(words: list[int], entries: list[int], limit: int, *, nested: bool, segments: int = 1 << 16) -> None:
-    place = 0
+def _expand(
+    words: list[int], entries: list[int], limit: int, *, place: int = 0, nested: bool = False, segments: int = -1
+) -> None:
     while place + 1 < len(words) and segments and len(entries) < _MOST_ENTRIES:
         opcode, length = words[place], words[place + 1]
-        rest = words[place + 2 :]
+        rest = words[place + 2 : place + 6]
+        if not length:  # padding; there could be any number of them, each making nothing
+            return
         if opcode == 0:
-            entries.extend(rest[:length])
+            entries.extend(words[place + 2 : place + 2 + length])
             place += 2 + length
         elif opcode == 1 and rest and entries:
             last = entries[-1]
@@ -88,7 +91,8 @@ def _expand(words: list[int], entries: list[int], limit: int, *, nested: bool, s
         elif opcode == 2 and len(rest) >= 2 and not nested:
             # The offset counts from the beginning of the table, in bytes of 16-bit words or in 8-bit entries.
             offset = rest[0] | rest[1] << 16 if limit > 256 else int.from_bytes(bytes(rest[:4]), "little")
-            _expand(words[offset // (2 if limit > 256 else 1) :], entries, limit, nested=True, segments=length)
+            start = offset // (2 if limit > 256 else 1)
+            _expand(words, entries, limit, place=start, nested=True, segments=length)
             place += 4 if limit > 256 else 6
         else:
             raise PermanentError("a segmented palette is not encoded as PS3.3 section C.7.9.2 says")

@@ -3,7 +3,7 @@
 from PIL import Image
 
 from imaging_services.adapters.rendering.presentation import LARGEST_SIDE, Region, Viewport
-from imaging_services.domain.errors import InvalidInput
+from imaging_services.domain.errors import InvalidInput, PermanentError
 
 Box = tuple[float, float, float, float]
 
@@ -12,10 +12,12 @@ def fit(image: Image.Image, viewport: Viewport, pixel_aspect: float = 1.0) -> Im
     """The region of the image, flipped and scaled to fill the viewport in one direction.
 
     ``pixel_aspect``: height of a pixel by its width. Without a viewport pixels stay as they are, one for one.
-    Raises ``InvalidInput`` when the region lies outside of the image.
+    Raises ``InvalidInput`` when the region lies outside of the image, ``PermanentError`` when that has no pixels.
     """
+    if not (image.width and image.height):
+        raise PermanentError(f"an image of {image.width} columns and {image.height} rows is not rendered")
     box = region_box(viewport.region, image.width, image.height)
-    size = _size(box, viewport, pixel_aspect)
+    size = size_of(box, viewport, pixel_aspect)
     if box != (0, 0, image.width, image.height) or size != image.size:
         image = image.resize(size, Image.Resampling.BICUBIC, box=box)
     if viewport.flip_horizontally:
@@ -38,7 +40,8 @@ def region_box(region: Region, width: int, height: int) -> Box:
     return left, top, right, bottom
 
 
-def _size(box: Box, viewport: Viewport, pixel_aspect: float) -> tuple[int, int]:
+def size_of(box: Box, viewport: Viewport, pixel_aspect: float) -> tuple[int, int]:
+    """Columns and rows of what lies in the box, scaled to the viewport."""
     width, height = box[2] - box[0], box[3] - box[1]
     if viewport.columns is None and viewport.rows is None:
         return max(1, round(width)), max(1, round(height))

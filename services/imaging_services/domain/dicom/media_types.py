@@ -43,6 +43,23 @@ _COMPRESSED = {
 }
 
 
+_DEFAULTS = {
+    "image/jpeg": "1.2.840.10008.1.2.4.70",
+    "image/dicom-rle": "1.2.840.10008.1.2.5",
+    "image/jls": "1.2.840.10008.1.2.4.80",
+    "image/jp2": "1.2.840.10008.1.2.4.90",
+    "image/jpx": "1.2.840.10008.1.2.4.92",
+    "image/jphc": "1.2.840.10008.1.2.4.201",
+    "image/jxl": "1.2.840.10008.1.2.4.110",
+}
+_FORMER_NAMES = {"image/x-dicom-rle": "image/dicom-rle", "image/x-jls": "image/jls", "image/jph": "image/jphc"}
+
+
+def default_transfer_syntax(media_type: str) -> str | None:
+    """What a bulk data media type means without a ``transfer-syntax`` parameter (PS3.18 table 8.7.3-4)."""
+    return _DEFAULTS.get(media_type)
+
+
 def pixel_media_type(transfer_syntax_uid: str) -> str:
     """The media type of a frame as stored; octet-stream for native and for unknown compressions."""
     return _COMPRESSED.get(transfer_syntax_uid, OCTET_STREAM)
@@ -71,9 +88,16 @@ class MediaRange:
         """The ``transfer-syntax`` parameter; ``*`` is any."""
         return self.parameters.get("transfer-syntax")
 
+    @property
+    def specificity(self) -> tuple[bool, int]:
+        """How much it says: of several that cover a type the most specific counts (RFC 9110 section 12.5.1)."""
+        wild = "*" in self.payload
+        stars = 2 if self.payload in ("*", "*/*") else int(wild)
+        return self.transfer_syntax not in (None, "*"), -stars
+
     def covers(self, media_type: str) -> bool:
         """True when the payload type equals ``media_type`` or is a wild card that includes it."""
-        payload = self.payload
+        payload = _FORMER_NAMES.get(self.payload, self.payload)
         return payload in (media_type, "*/*", "*", media_type.split("/")[0] + "/*")
 
 
@@ -96,9 +120,12 @@ def parse_media_type(text: str) -> MediaRange:
 
 def parse_accept(header: str | None) -> list[MediaRange]:
     """The ranges of an Accept header, most wanted first; without a header anything is wanted."""
-    ranges = [parse_media_type(item) for item in _split(header or "*/*", ",") if item.strip()]
-    wanted = [item for item in ranges if item.q > 0]
-    return sorted(wanted, key=lambda item: -item.q)
+    return sorted((item for item in parse_ranges(header) if item.q > 0), key=lambda item: -item.q)
+
+
+def parse_ranges(header: str | None) -> list[MediaRange]:
+    """The ranges of an Accept header as they stand, also those that exclude: ``q=0``."""
+    return [parse_media_type(item) for item in _split(header or "*/*", ",") if item.strip()]
 
 
 def _unquote(value: str) -> str:

@@ -138,6 +138,8 @@ def _attribute(tag: int, attribute: Mapping[str, Any], resolve: Resolve, utf_8: 
 
 def _bulk(tag: int, vr: str, value: BulkValue) -> Iterator[Piece]:
     if value.encapsulated:  # PS3.5 section A.4: an empty Basic Offset Table, then the fragments
+        if f"{tag:08X}" != PIXEL_DATA:
+            raise InvalidInput(f"attribute {tag:08X}: an image or a video is the value of Pixel Data only")
         yield _head(tag, "OB", UNDEFINED_LENGTH) + struct.pack("<HHL", 0xFFFE, 0xE000, 0)
         for span in value.spans:
             yield struct.pack("<HHL", 0xFFFE, 0xE000, span.length + span.length % 2)
@@ -177,7 +179,7 @@ def _encoded(vr: str, values: Sequence[Any]) -> bytes:
             raise ValueError("binary values come inline or by URI")
         return b""
     if vr in _NUMBERS:
-        kind = float if vr in ("FL", "FD") else int
+        kind = float if vr in ("FL", "FD") else _whole
         return b"".join(struct.pack(_NUMBERS[vr], kind(value or 0)) for value in values)
     if vr == "AT":
         return b"".join(struct.pack("<HH", int(value[:4], 16), int(value[4:], 16)) for value in values)
@@ -185,6 +187,12 @@ def _encoded(vr: str, values: Sequence[Any]) -> bytes:
         return "\\".join(map(_person_name, values)).encode()
     texts = [_text(value) for value in values]
     return (texts[0] if vr in _SINGLE and texts else "\\".join(texts)).encode()
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError("a fraction, where the VR has whole numbers")
+    return int(value)
 
 
 def _text(value: Any) -> str:

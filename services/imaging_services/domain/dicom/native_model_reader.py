@@ -51,7 +51,7 @@ def _parsed(content: bytes) -> Element:
     parser.StartDoctypeDeclHandler = doctype
     try:
         parser.Parse(content, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the latter two: an encoding that expat has not
         raise InvalidInput(f"the XML document cannot be read: {error}") from None
     return builder.close()
 
@@ -118,7 +118,7 @@ def _values(vr: str, element: Element) -> list[Any]:
 def _numbered(children: Iterable[Element]) -> Iterable[tuple[int, Element]]:
     for position, child in enumerate(children, 1):
         number = child.get("number", str(position))
-        if not number.isdecimal() or not 0 < int(number[:9]) < 10**8:
+        if not number.isdecimal() or len(number) > 8 or int(number) == 0:
             raise InvalidInput(f"the number of a value is {number[:20]!r}")
         yield int(number), child
 

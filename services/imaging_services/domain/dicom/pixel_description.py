@@ -56,6 +56,8 @@ def describe(header: Dataset, *, transfer_syntax_uid: str, tag: int, frames: int
     """Read the Image Pixel module. Raises ``NotFound`` without Rows, Columns or Bits Allocated."""
     try:
         rows, columns = int(header.Rows), int(header.Columns)
+        if min(rows, columns) < 1:
+            raise ValueError
         allocated = {FLOAT_PIXEL_DATA: 32, DOUBLE_FLOAT_PIXEL_DATA: 64}.get(tag) or int(header.BitsAllocated)
         stored = _number(header, "BitsStored", allocated)
         return PixelDescription(
@@ -73,7 +75,7 @@ def describe(header: Dataset, *, transfer_syntax_uid: str, tag: int, frames: int
             _number(header, "PixelRepresentation", 0),
         )
     except (AttributeError, TypeError, ValueError):
-        raise NotFound("Rows, Columns or Bits Allocated is missing, or no number") from None
+        raise NotFound("Rows, Columns or Bits Allocated is missing, 0, or no number") from None
 
 
 def _number(header: Dataset, keyword: str, default: int) -> int:

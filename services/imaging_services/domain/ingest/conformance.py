@@ -71,8 +71,11 @@ def _add_elements(found: list[Finding], header: Header, *, explicit: bool) -> No
     character_set = (header.raw(SPECIFIC_CHARACTER_SET) or b"").strip(_EMPTY)
     verdicts = _verdicts(explicit, character_set)
     verdict_of = verdicts.get
+    groups: dict[int, list[RawElement]] = {}
     last = -1
     for element in header.elements:
+        if len(found) >= MOST_FINDINGS:
+            return
         tag = element[0]
         if tag <= last:
             found.append(Finding(tag, "occurs twice" if tag == last else "not in ascending order of tags"))
@@ -85,7 +88,8 @@ def _add_elements(found: list[Finding], header: Header, *, explicit: bool) -> No
         if verdict is not None:
             found.append(verdict)
         if not tag & 0xFFFF:
-            found += _group_length(element, header, explicit=explicit)
+            groups = groups or _by_group(header.elements)
+            found += _group_length(element, groups[tag >> 16], header, explicit=explicit)
 
 
 @lru_cache(maxsize=8)
@@ -124,10 +128,21 @@ def _of_the_whole(heading: Heading, size: int) -> Iterator[Finding]:
         yield Finding(0x7FE00010, "shorter than its length says")
 
 
-def _group_length(element: RawElement, header: Header, *, explicit: bool) -> Iterator[Finding]:
+def _by_group(elements: Iterable[RawElement]) -> dict[int, list[RawElement]]:
+    """The elements of each group without the group's length."""
+    groups: dict[int, list[RawElement]] = {}
+    for element in elements:
+        members = groups.setdefault(element[0] >> 16, [])
+        if element[0] & 0xFFFF:
+            members.append(element)
+    return groups
+
+
+def _group_length(
+    element: RawElement, members: list[RawElement], header: Header, *, explicit: bool
+) -> Iterator[Finding]:
     """Whether a group length (retired, PS3.5 section 7.2) is right, where that can be told from what is at hand."""
     tag, _, raw = element
-    members = [one for one in header.elements if one[0] >> 16 == tag >> 16 and one[0] != tag]
     length = _encoded_length(members, explicit=explicit)
     told = None if raw is None else int.from_bytes(raw, "little" if header.little_endian else "big")
     if length is not None and told is not None and told != length:

@@ -50,6 +50,12 @@ def digest_of(object_name: str) -> str | None:
     return match[1] if match else None
 
 
+def is_later_name(name: str, known: str) -> bool:
+    """Whether ``name`` is what ``object_key`` gave to the same bytes after their object ``known`` had been deleted."""
+    new, old = _OBJECT_KEY.fullmatch(name), _OBJECT_KEY.fullmatch(known)
+    return bool(new and old and new[1] == old[1] and (len(name), name) > (len(known), known))
+
+
 def deletion_events(source: str, provider: str, locations: Sequence[InstanceLocation]) -> Iterator[CloudEvent]:
     """The events that delete these instances of one study; the same instances always give the same ids."""
     for start in range(0, len(locations), INSTANCES_OF_AN_EVENT):

@@ -12,7 +12,7 @@ from imaging_services.domain.dicom.pixel_description import PixelDescription, de
 from imaging_services.domain.dicom.pixel_layout import PIXEL_TAGS, PixelLayout, align_bits, layout_of
 from imaging_services.domain.dicom.range_file import RangeFile
 from imaging_services.domain.dicom.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, is_encapsulated
-from imaging_services.domain.errors import BackendUnavailable, NotFound, PermanentError
+from imaging_services.domain.errors import BackendUnavailable, CannotTranscode, NotFound
 from imaging_services.domain.manifest.query import InstanceLocation
 from imaging_services.domain.ports import ObjectStore
 from imaging_services.domain.retrieve.stored_file import StoredFile, open_stored
@@ -42,13 +42,13 @@ class StoredFrames:
     async def encoded(self, number: int) -> bytes:
         """Frame ``number``, from 1: native ones in little endian order, compressed ones as stored.
 
-        Raises ``NotFound`` beyond the last frame, ``PermanentError`` when it is too long to be decoded.
+        Raises ``NotFound`` beyond the last frame, ``CannotTranscode`` when it is too long to be decoded.
         """
         if self.pixels.decoded_bytes > LARGEST_FRAME:
-            raise PermanentError("a frame of the instance is too long to be decoded")
+            raise CannotTranscode("a frame of the instance is too long to be decoded")
         place = self.layout.place(number)
         if sum(length for _, length in place.spans) > LARGEST_FRAME:
-            raise PermanentError(f"frame {number} is too long to be decoded")
+            raise CannotTranscode(f"frame {number} is too long to be decoded")
         blocks = []
         for start, length in place.spans:
             block = await self.file.get(start, length)

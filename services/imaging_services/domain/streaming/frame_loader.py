@@ -8,6 +8,7 @@ from typing import Self
 
 import structlog
 
+from imaging_services.domain.errors import InvalidInput
 from imaging_services.domain.streaming.client import Received, StreamedFrame, StreamingClient
 from imaging_services.domain.streaming.study_reader import StreamedInstance, StreamedStudy
 
@@ -63,7 +64,10 @@ class FrameLoader:
             frame.cancel()
 
     async def get(self, position: int) -> StreamedFrame:
-        """The frame at a position. Raises what fetching it raised; asking again tries again."""
+        """The frame at a position. Raises what fetching it raised; asking again tries again. ``InvalidInput`` when
+        there is no such position."""
+        if not 0 <= position < len(self.positions):
+            raise InvalidInput(f"there is no frame at {position}: the study has {len(self.positions)}")
         async with self._work:
             self._steps = self._steps + 1 if position == self._next else 0
             self._next = position + 1

@@ -42,11 +42,17 @@ class FrameSource:
     fields: Mapping[str, str]
 
     def frame(self, index: int) -> tuple[FramePlace, dict[str, str]]:
-        """Frame ``index``, from 0: where it lies, and its header fields. Raises ``InvalidInput`` beyond the last."""
+        """Frame ``index``, from 0: where it lies, and its header fields. Raises ``InvalidInput`` beyond the last.
+
+        An Extended Offset Table may leave out a fragment's padding (PS3.3 section C.7.6.3.1.8). Clients of this format
+        take a compressed frame of even length only, as fragments are (PS3.5 section A.4).
+        """
         try:
             place = self.layout.place(index + 1)
         except NotFound as error:
             raise InvalidInput(f"frameNumber {index} counts from 0: {error}") from None
+        if self.layout.encapsulation is not None:
+            place = FramePlace([(start, length + length % 2) for start, length in place.spans])
         last = {"IsLast": "true"} if index == self.layout.frames - 1 else {}
         return place, {**last, **self.fields}
 

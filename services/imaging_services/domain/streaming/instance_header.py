@@ -30,6 +30,7 @@ from imaging_services.domain.streaming.text import value_xml
 log = structlog.get_logger(__name__)
 
 _FORMAT = 1
+_FORMAT_MARK = b"[%d," % _FORMAT
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _PIXEL_REPRESENTATION = 0x00280103
 _HEADER_BYTES = 256 * 1024
@@ -49,10 +50,18 @@ class InstanceHeader:
         return zlib.compress(orjson.dumps([_FORMAT, self.source_ae_title, columns]), 6)
 
 
-def unpacked(content: bytes) -> InstanceHeader | None:
-    """What ``InstanceHeader.packed`` made; None when another version of this product made it differently."""
-    version, source, columns = orjson.loads(zlib.decompress(content))
-    return InstanceHeader(source, tuple(zip(*columns, strict=True))) if version == _FORMAT else None
+def is_packed(content: bytes) -> bool:
+    """True when ``unpacked`` takes it; another version of this product may have made it differently."""
+    try:
+        return zlib.decompressobj().decompress(content, len(_FORMAT_MARK)) == _FORMAT_MARK
+    except zlib.error:
+        return False
+
+
+def unpacked(content: bytes) -> InstanceHeader:
+    """What ``InstanceHeader.packed`` made."""
+    _, source, columns = orjson.loads(zlib.decompress(content))
+    return InstanceHeader(source, tuple(zip(*columns, strict=True)))
 
 
 def read_instance_header(file: RangeFile, pixel_data_offset: int | None = None) -> InstanceHeader:

@@ -132,9 +132,10 @@ def _read(content: bytes) -> _Envelope:
                 found.include = attributes.get("href", "")
 
     def end(name: str) -> None:
+        in_body = path[1:2] == [f"{{{ENVELOPE}}}Body"]  # entries of the header may have names like ours
         path.pop()
         text = "".join(pieces).strip()
-        if text:
+        if text and in_body:
             found.texts.setdefault(name.rpartition("}")[2], text)
         pieces.clear()
 

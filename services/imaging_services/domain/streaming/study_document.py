@@ -5,10 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from imaging_services.domain.manifest.query import InstanceLocation
 from imaging_services.domain.streaming.attribute_text import BINARY_VRS, HeaderAttribute, element_xml
-from imaging_services.domain.streaming.instance_header import InstanceHeader
+from imaging_services.domain.streaming.instance_header import InstanceHeader, unpacked
 from imaging_services.domain.streaming.text import attribute_xml, value_attribute
 
-Member = tuple[InstanceLocation, InstanceHeader]
+Member = tuple[InstanceLocation, InstanceHeader | bytes]
+"""An instance with its header; a packed one is unpacked when its turn comes: all of a large study at once would take a
+hundred times the memory."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 _LEVEL = 5
@@ -40,10 +42,15 @@ def _series(instances: Sequence[Member]) -> Iterator[str]:
     if len(instances) == 1:
         yield "<BaseInstance />"
     else:
-        base = common(instances[0][1], instances[1][1])
+        base = common(_header(instances[0]), _header(instances[1]))
         yield f'<BaseInstance><Instance UID="">{"".join(map(element_xml, base.values()))}</Instance></BaseInstance>'
-    for location, header in instances:
-        yield _instance(location, header, base)
+    for member in instances:
+        yield _instance(member[0], _header(member), base)
+
+
+def _header(member: Member) -> InstanceHeader:
+    header = member[1]
+    return unpacked(header) if isinstance(header, bytes) else header
 
 
 def common(first: InstanceHeader, second: InstanceHeader) -> dict[str, HeaderAttribute]:

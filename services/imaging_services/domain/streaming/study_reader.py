@@ -14,6 +14,7 @@ LARGEST_DOCUMENT = 2 * 1024**3
 """Bytes of an inflated document that are believed."""
 
 _GZIP = 16 + zlib.MAX_WBITS
+_LONGEST_SIZE = 20  # digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,8 @@ class _Reader:
             self._instance = attributes
             self._data_sets.append(dict(self._base))
         elif name == "Item":
+            if not self._elements:
+                raise InvalidInput("Item stands outside of a sequence")
             self._data_sets.append({})
         elif name in ("Attribute", "EmptyAttribute", "ExcludedAttribute"):
             self._elements.append(_Element(_tag(attributes.get("Tag", "")), attributes.get("VR", "UN")))
@@ -173,7 +176,7 @@ class _Reader:
                 given.get("SopClassUID", ""),
                 given.get("TransferSyntaxUID", EXPLICIT_VR_LITTLE_ENDIAN),
                 value_of(given.get("SourceAETitle", "")),
-                int(size) if size.isdecimal() else 0,
+                int(size) if size.isdecimal() and len(size) < _LONGEST_SIZE else 0,
                 dict(sorted(attributes.items())),
             )
         )

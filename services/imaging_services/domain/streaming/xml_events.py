@@ -39,7 +39,7 @@ def parse_xml(content: bytes, start: Start, end: Callable[[str], None], text: Ca
     parser.EntityDeclHandler = _refuse
     try:
         parser.Parse(content, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the latter two: of the encoding that it declares
         raise InvalidInput(f"the XML is not well-formed: {error}") from None
 
 

@@ -65,6 +65,7 @@ BEGIN
     i.initial_revision, r.accepted_at, clock_timestamp(), clock_timestamp()
   FROM replaced_object r JOIN dicom_instance i ON i.id = r.instance_id JOIN dicom_series se ON se.id = i.series_id
   WHERE i.id = ANY(instance_ids)
+  ORDER BY r.accepted_at DESC NULLS LAST  -- an object that was left behind several times: when it was accepted last
   ON CONFLICT DO NOTHING;
 
   DELETE FROM dicom_instance WHERE id = ANY(instance_ids);
@@ -175,6 +176,15 @@ BEGIN
     UPDATE dicom_instance i SET accepted_at = one.accepted_at
     FROM unnest(the_instances) AS one
     WHERE same[one.n] AND i.id = known_ids[one.n] AND one.accepted_at > i.accepted_at;
+    -- Stored again after a deletion that is still on its way: it lies in the later object, which that spares. As in
+    -- domain/manifest/deletion.py.
+    UPDATE dicom_instance i SET objectname = one.object_name
+    FROM unnest(the_instances) AS one
+    WHERE same[one.n] AND i.id = known_ids[one.n] AND one.object_name <> i.objectname
+      AND one.object_name ~ '^[0-9a-f]{64}-[1-9][0-9]{0,3}\.dcm$'
+      AND i.objectname ~ '^[0-9a-f]{64}(-[1-9][0-9]{0,3})?\.dcm$'
+      AND left(one.object_name, 64) = left(i.objectname, 64)
+      AND (length(one.object_name), one.object_name) > (length(i.objectname), i.objectname::text);
   END IF;
   IF true = ANY(older) THEN
     -- An older version that was recorded in its time, and comes again, is no news.
