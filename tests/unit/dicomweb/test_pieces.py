@@ -7,7 +7,7 @@ import pytest
 
 from imaging_services.adapters.memory.object_store import MemoryObjectStore
 from imaging_services.apps.dicomweb_ingestion.pieces import IN_MEMORY_BYTES, Piece, PieceSender
-from imaging_services.apps.dicomweb_ingestion.read_ahead import ByteBudget
+from imaging_services.domain.budget import ByteBudget
 from imaging_services.domain.errors import BackendUnavailable, NotFound
 from imaging_services.domain.manifest.query import InstanceLocation
 from imaging_services.domain.retrieve.stored_file import StoredFile

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imaging_services.apps.dicomweb_ingestion.read_ahead import ByteBudget, in_order
+from imaging_services.apps.dicomweb_ingestion.read_ahead import in_order
+from imaging_services.domain.budget import ByteBudget
 from imaging_services.domain.dicom.byte_order import ByteSwapper, swapped
 from imaging_services.domain.dicom.multipart_writer import MultipartWriter
 from imaging_services.domain.dicom.pixel_layout import align_bits

@@ -90,10 +90,11 @@ class Transcoder:
 
     async def transcode_frame(self, frames: StoredFrames, number: int, target: str) -> bytes:
         """One frame in the target's encoding. Raises ``CannotTranscode``, or ``NotFound`` beyond the last frame."""
-        encoded = await frames.encoded(number)
         if same_code_stream(frames.pixels.transfer_syntax_uid, target):
-            return encoded
-        return await self._workers.run(_transcode, encoded, frames.pixels, target)
+            return await frames.encoded(number)
+        async with self._workers.room(frames.pixels.decoded_bytes):
+            encoded = await frames.encoded(number)
+            return await self._workers.run(_transcode, encoded, frames.pixels, target)
 
     async def _frames(self, location: InstanceLocation) -> InstanceFrames | None:
         try:

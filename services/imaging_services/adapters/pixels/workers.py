@@ -2,8 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from imaging_services.domain.errors import DeadlineExceeded, OutOfResources
@@ -13,12 +14,39 @@ T = TypeVar("T")
 
 class PixelWorkers:
     """One a process. ``threads`` codecs run at once (None: as many as the machine has cores), ``waiting`` more may
-    stand behind them; each has ``seconds`` from the moment that it is handed in."""
+    stand behind them; each has ``seconds`` from the moment that it is handed in. ``memory``: bytes of frames that all
+    requests together hold for them."""
 
-    def __init__(self, threads: int | None = None, *, waiting: int = 64, seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        threads: int | None = None,
+        *,
+        waiting: int = 64,
+        seconds: float = 60.0,
+        memory: int = 256 * 1024 * 1024,
+    ) -> None:
         threads = threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pixels")
         self._places, self._seconds = threads + waiting, seconds
+        self._memory, self._held, self._freed = memory, 0, asyncio.Event()
+
+    @asynccontextmanager
+    async def room(self, size: int) -> AsyncIterator[None]:
+        """Memory for a frame of so many bytes, taken before it is read and kept until it is worked on. A frame that is
+        larger than all there is goes alone. Raises ``OutOfResources`` when there is none within the time limit."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                while self._held and self._held + size > self._memory:
+                    self._freed.clear()
+                    await self._freed.wait()
+        except TimeoutError:
+            raise OutOfResources("too many large images are decoded or encoded") from None
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
+            self._freed.set()
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
         """Run blocking work. Raises ``OutOfResources`` when too many wait, ``DeadlineExceeded`` after the time limit;

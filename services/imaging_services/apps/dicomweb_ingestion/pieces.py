@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from imaging_services.apps.dicomweb_ingestion.read_ahead import ByteBudget, in_order
+from imaging_services.apps.dicomweb_ingestion.read_ahead import in_order
+from imaging_services.domain.budget import ByteBudget
 from imaging_services.domain.dicom.byte_order import ByteSwapper, swapped
 from imaging_services.domain.dicom.pixel_layout import align_bits
 from imaging_services.domain.errors import BackendUnavailable

@@ -9,24 +9,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class ByteBudget:
-    """Bytes that all requests together may hold read ahead. Asked without waiting, so nobody blocks another."""
-
-    def __init__(self, limit: int) -> None:
-        self._free = limit
-
-    def try_take(self, amount: int) -> bool:
-        """Reserve; False when there is not enough."""
-        if amount > self._free:
-            return False
-        self._free -= amount
-        return True
-
-    def give_back(self, amount: int) -> None:
-        """Return what was reserved."""
-        self._free += amount
-
-
 async def in_order(
     items: Iterable[T], work: Callable[[T], Awaitable[R]], use: Callable[[R], Awaitable[None]], *, ahead: int
 ) -> None:

@@ -1,6 +1,7 @@
 """What an instance can be rendered to, and the doing of it: decoding and drawing run on the pixel workers."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,8 +75,9 @@ class ImageSource:
 
     async def frame(self, number: int, media_type: str, presentation: Presentation) -> bytes:
         """One frame as JPEG, PNG or GIF. Raises ``NotFound`` beyond the last one."""
-        encoded = await self.frames.encoded(number)
-        return await self.workers.run(_file, encoded, self.frames, number, media_type, presentation)
+        async with self._room():
+            encoded = await self.frames.encoded(number)
+            return await self.workers.run(_file, encoded, self.frames, number, media_type, presentation)
 
     async def render(self, media_type: str, presentation: Presentation) -> AsyncIterator[bytes]:
         """The only or the representative frame, or all frames as an animated GIF."""
@@ -89,9 +91,14 @@ class ImageSource:
             )
         animation = Animation(self.frames.header, self.frames.pixels, presentation)
         for number in range(1, count + 1):
-            encoded = await self.frames.encoded(number)
-            yield await self.workers.run(_add, animation, encoded, self.frames, number)
+            async with self._room():
+                encoded = await self.frames.encoded(number)
+                image = await self.workers.run(_add, animation, encoded, self.frames, number)
+            yield image
         yield animation.end
+
+    def _room(self) -> AbstractAsyncContextManager[None]:
+        return self.workers.room(self.frames.pixels.decoded_bytes)
 
     def _pixels_of(self, presentation: Presentation) -> int:
         columns, rows = rendered_size(self.frames.header, self.frames.pixels, presentation.viewport)

@@ -14,8 +14,8 @@ from imaging_services.apps.dicomweb_ingestion.frames import FrameRetriever
 from imaging_services.apps.dicomweb_ingestion.instances import InstanceRetriever
 from imaging_services.apps.dicomweb_ingestion.metadata import MetadataRetriever
 from imaging_services.apps.dicomweb_ingestion.pieces import PieceSender
-from imaging_services.apps.dicomweb_ingestion.read_ahead import ByteBudget
 from imaging_services.apps.dicomweb_ingestion.resources import base_url, scope_of
+from imaging_services.domain.budget import ByteBudget
 from imaging_services.domain.errors import NotFound
 from imaging_services.domain.manifest.query import InstanceLocation
 from imaging_services.domain.ports import ManifestQuery, ObjectStore

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from imaging_services.domain.budget import ByteBudget
 from imaging_services.domain.dicom.part10 import Part10Stream
 from imaging_services.domain.errors import ImagingError, NotFound, PermanentError
 from imaging_services.domain.manifest.query import InstanceLocation
@@ -52,7 +53,7 @@ class Outbox:
 
     def __init__(self, space: ObjectStore, transcoder: Transcoder | None) -> None:
         self._space, self._transcoder = space, transcoder
-        self._budget = BUDGET
+        self._budget = ByteBudget(BUDGET)
 
     @property
     def transcodes(self) -> bool:
@@ -85,19 +86,16 @@ class Outbox:
                 try:
                     yield outgoing
                 finally:
-                    self._budget += waiting.popleft()[1]
+                    self._budget.give_back(waiting.popleft()[1])
         finally:
             for task, taken in waiting:
                 task.cancel()
-                self._budget += taken
+                self._budget.give_back(taken)
             await asyncio.gather(*(task for task, _ in waiting), return_exceptions=True)
 
     def _take(self, location: InstanceLocation) -> int:
         size = location.size or SMALL + 1
-        if size > min(SMALL, self._budget):
-            return 0
-        self._budget -= size
-        return size
+        return size if size <= SMALL and self._budget.try_take(size) else 0
 
     async def _fetch(self, location: InstanceLocation, whole: bool) -> Outgoing:
         if not whole:

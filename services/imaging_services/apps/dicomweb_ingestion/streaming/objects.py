@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from imaging_services.adapters.pixels.workers import PixelWorkers
 from imaging_services.apps.dicomweb_ingestion.pieces import Piece, PieceSender, Write
-from imaging_services.apps.dicomweb_ingestion.read_ahead import ByteBudget
 from imaging_services.apps.dicomweb_ingestion.rendered_sources import frame_bytes
 from imaging_services.apps.dicomweb_ingestion.responses import Pushed
+from imaging_services.domain.budget import ByteBudget
 from imaging_services.domain.dicom.bulkdata import find_bulk_value
 from imaging_services.domain.errors import CannotTranscode, InvalidInput, NotFound, PermanentError
 from imaging_services.domain.manifest.query import InstanceLocation
