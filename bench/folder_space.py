@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.orthanc import free_ports
+from imaging_services.local.ports import free_ports
 from support.stack import Stack
 
 IMAGING = str(Path(sys.executable).with_name("imaging"))

@@ -5,7 +5,6 @@ with the longest PDUs it can have, as we announce; ``DCMTK`` has its default of 
 """
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 
 from ct_study import write_ct_study
 from measure import Series, measured
+
+from imaging_services.local.ports import free_ports
 
 HERE = Path(__file__).parent
 SERVERS = {
@@ -49,9 +50,7 @@ def server(name: str) -> Iterator[tuple[int, int]]:
     """Start one of the servers; its port and process id."""
     if name.startswith("dcmtk"):
         longest = ["--max-pdu", "131072"] if name == "dcmtk-128k" else []
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        (port,) = free_ports(1)
         process = subprocess.Popen(["/usr/bin/storescp", "--ignore", *longest, str(port)], env=NO_DELAY)
     else:
         command = [sys.executable, str(HERE / "_reception_servers.py"), name]

@@ -24,7 +24,8 @@ from slow_link import slow_link
 from imaging_services.adapters.http.client import HttpOptions, HttpTarget
 from imaging_services.domain.streaming.client import StreamingAddress, StreamingClient
 from imaging_services.domain.streaming.frame_loader import FrameLoader
-from support.orthanc import Orthanc, free_ports
+from imaging_services.local.ports import free_ports
+from support.orthanc import Orthanc
 from support.stack import Stack, imaging_up
 from support.storescp import storescp
 

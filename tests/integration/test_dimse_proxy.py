@@ -13,6 +13,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from imaging_services.adapters.nats.relay_dead_letters import list_relay_dead_letters
+from imaging_services.local.ports import free_ports
 from support.dcmtk import ENVIRONMENT, written
 from support.dcmtk import dcmtk as run_dcmtk
 from support.dicom_files import data_set_of, storable_files
@@ -22,7 +23,7 @@ from support.ports import a_free_port
 from support.proxies import proxy
 from support.relay import until
 from support.senders import send_undecoded
-from support.servers import NatsServer, free_ports, start
+from support.servers import NatsServer, start
 from support.storescp import ScriptedScp, storescp
 
 

@@ -12,10 +12,11 @@ import pytest
 from imaging_services.apps.instance_binding.main import main
 from imaging_services.apps.instance_binding.settings import Settings
 from imaging_services.domain.events.http_binding import encode_http
+from imaging_services.local.ports import free_ports
 from imaging_services.wiring.events import open_event_log
 from support.dicom_files import storable_files
 from support.events import eventually, letters, letters_arrive
-from support.orthanc import Orthanc, free_ports
+from support.orthanc import Orthanc
 from support.servers import Nats
 from support.services import running
 from support.storescp import storescp

@@ -7,9 +7,10 @@ from typing import Any
 
 from pydicom.uid import generate_uid
 
+from imaging_services.local.ports import free_ports
 from support.dimse_archive import TITLE, archive
 from support.instances import instance, part10
-from support.orthanc import Orthanc, free_ports
+from support.orthanc import Orthanc
 
 
 def post(orthanc: Orthanc, path: str, body: Any) -> Any:

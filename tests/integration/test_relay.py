@@ -21,8 +21,9 @@ from imaging_services.adapters.nats.relay_objects import ObjectBucket
 from imaging_services.adapters.nats.relay_streams import ensure_relay
 from imaging_services.domain.dicom.dimse import StoreAnswer
 from imaging_services.domain.errors import BackendUnavailable, NotFound, OutOfResources, RetryableError
+from imaging_services.local.ports import free_ports
 from support.relay import Remembering, blocks, call, find_call, listening, nats_relay, relay_settings, until
-from support.servers import NatsServer, free_ports, start
+from support.servers import NatsServer, start
 
 KILLED = Path(__file__).parents[1] / "support" / "relay_victim.py"
 

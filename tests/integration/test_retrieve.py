@@ -12,11 +12,11 @@ from pydicom.uid import ImplicitVRLittleEndian, MRImageStorage, RLELossless, gen
 from imaging_services.adapters.dimse.tls_settings import TargetTlsVariables
 from imaging_services.domain.errors import BackendUnavailable
 from imaging_services.domain.manifest.query import Scope
+from imaging_services.local.ports import free_ports
 from support.dcmtk import dcmtk
 from support.dimse import eventually
 from support.dimse_archive import TITLE, archive
 from support.instances import instance
-from support.orthanc import free_ports
 from support.retrieve_scu import cancelled, relational_move
 from support.storescp import ScriptedScp, storescp
 from support.tls import an_authority

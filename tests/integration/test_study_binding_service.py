@@ -10,10 +10,10 @@ from imaging_services.apps.study_binding.imaging_study import revision_of
 from imaging_services.apps.study_binding.main import main
 from imaging_services.apps.study_binding.settings import Settings
 from imaging_services.domain.events.http_binding import encode_http, encode_http_structured
+from imaging_services.local.ports import free_ports
 from imaging_services.wiring.events import open_event_log
 from support.events import eventually
 from support.fhir_server import FhirServer
-from support.orthanc import free_ports
 from support.revisions import revision, revision_event, series
 from support.servers import Nats
 from support.services import running

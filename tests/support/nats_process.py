@@ -9,14 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.ports import a_free_port
+
 
 class NatsProcess:
     """A server of the test's own, on 127.0.0.1; ``more`` is added to its configuration."""
 
     def __init__(self, directory: Path, max_payload: int = 8 * 1024 * 1024, more: str = "") -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = a_free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self._config = directory / "nats.conf"
         self._config.write_text(

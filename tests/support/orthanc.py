@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -11,6 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
+from imaging_services.local.ports import free_ports
 from support.peers import installed
 
 PROGRAM = Path("/usr/sbin/Orthanc")
@@ -135,12 +135,3 @@ class Orthanc:
             "HttpsVerifyPeers": False,
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": True, "StudiesMetadata": "Full"},
         } | self._settings
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ports that the kernel says are free."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -1,11 +1,8 @@
-"""A TCP port that was free a moment ago."""
+"""A TCP port for a server of a test."""
 
-import socket
+from imaging_services.local.ports import free_ports
 
 
 def a_free_port() -> int:
-    """A port on 127.0.0.1 that the kernel gave and that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on 127.0.0.1 that nobody listens on, and that no other test is given soon."""
+    return free_ports(1)[0]

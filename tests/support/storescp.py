@@ -13,8 +13,8 @@ import pynetdicom
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 
+from imaging_services.local.ports import free_ports
 from support.open_sockets import OpenSockets
-from support.orthanc import free_ports
 from support.peers import dcmtk_program
 
 

@@ -1,25 +1,64 @@
-"""TCP ports of this machine: free ones from the kernel, and whether a chosen one is taken."""
+"""TCP ports of this machine: free ones, and whether a chosen one is taken."""
 
 import contextlib
+import fcntl
+import itertools
+import os
 import socket
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from imaging_services.domain.errors import SettingsError
+from imaging_services.domain.errors import BackendUnavailable, SettingsError
 
 LOOPBACK = "127.0.0.1"
+FIRST, LAST = 20_000, 29_999
+"""Above the well-known ports of the products that it runs, below Linux' ephemeral ports and Kubernetes' node ports."""
 
 
 def free_ports(count: int, host: str = LOOPBACK) -> list[int]:
     """``count`` different ports that nobody listens on now.
 
-    The sockets are held until all are chosen, so that one call never returns a port twice. Another program may
-    still take one before it is used: whoever starts a server must be ready to see that start fail.
+    They lie below the range from which the kernel takes ports for outgoing connections, and are handed out in turn to
+    all programs of this user: a port is not given again before the others were. Raises ``BackendUnavailable`` when
+    fewer are free.
     """
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for listener in sockets:
-            listener.bind((host, 0))
-        return [int(listener.getsockname()[1]) for listener in sockets]
+    with _next_port() as (first, turn):
+        ports = list(itertools.islice((port for port in _in_turn(first) if is_free(port, host)), count))
+        if len(ports) < count:
+            raise BackendUnavailable(f"{host} has no {count} free ports between {FIRST} and {LAST}")
+        turn(ports[-1] + 1 if ports else first)
+    return ports
+
+
+def _in_turn(first: int) -> Iterator[int]:
+    return itertools.chain(range(first, LAST + 1), range(FIRST, first))
+
+
+@contextlib.contextmanager
+def _next_port() -> Iterator[tuple[int, Callable[[int], None]]]:
+    """The port whose turn it is, and a function to say which is next; other programs wait meanwhile. Where no file can
+    be kept, the turn begins anywhere."""
+    place = os.path.join(tempfile.gettempdir(), f"imaging-ports-{os.getuid()}")
+    try:
+        file = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield _anywhere(), lambda _: None
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        kept = os.pread(file, 16, 0)
+        first = int(kept) if kept.strip().isdigit() else _anywhere()
+        yield first if FIRST <= first <= LAST else FIRST, lambda port: _write(file, port)
+    finally:
+        os.close(file)
+
+
+def _anywhere() -> int:
+    return FIRST + os.getpid() * 64 % (LAST - FIRST)
+
+
+def _write(file: int, port: int) -> None:
+    os.pwrite(file, f"{port:<8}".encode(), 0)
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:

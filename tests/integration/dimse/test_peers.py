@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from imaging_services.domain.dicom.dimse import VERIFICATION, AssociationRequest
 from imaging_services.domain.errors import Refused
 from support.dimse import CT, EXPLICIT, IMPLICIT, MR, STUDY_ROOT_FIND, Recorder, eventually
 from support.peers import dcmtk_program
+from support.ports import a_free_port
 
 NO_DELAY = {**os.environ, "TCP_NODELAY": "1"}
 CAPABILITIES = load_capabilities(None, query_classes=[STUDY_ROOT_FIND])
@@ -168,9 +168,7 @@ async def test_many_peers_at_once(handler: Recorder, listener: Listener, tmp_pat
 @pytest.fixture
 async def storescp(tmp_path: Path) -> AsyncIterator[tuple[RemoteAE, Path]]:
     """DCMTK's storescp that keeps data sets as they came, and its folder."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = a_free_port()
     folder = tmp_path / "received"
     folder.mkdir()
     process = await asyncio.create_subprocess_exec(

@@ -19,9 +19,9 @@ from imaging_services.adapters.dimse.tls_settings import ListenerTlsVariables, T
 from imaging_services.domain.dicom.command_set import CommandField, request, store_request
 from imaging_services.domain.dicom.dimse import VERIFICATION, ProposedContext
 from imaging_services.domain.errors import BackendUnavailable
+from imaging_services.local.ports import free_ports
 from support.dcmtk import ENVIRONMENT
 from support.dimse import CT, EXPLICIT, Recorder
-from support.orthanc import free_ports
 from support.peers import dcmtk_program
 from support.tls import Authority, an_authority, as_pkcs12
 
