@@ -14,6 +14,8 @@ async def main(url: str, root: str, log: str, delay: str = "0") -> None:
     class Appending(Remembering):
         async def store(self, message, data):
             if self.delay:
+                await relay.client().flush()  # so that the asking side knows by now who has taken it
+                await relay.client().flush()
                 Path(log).write_text("begun")
             answer = await super().store(message, data)
             await asyncio.sleep(0.02 * len(self.stored))
