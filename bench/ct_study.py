@@ -11,12 +11,15 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 @dataclass(frozen=True)
 class CtStudy:
-    """A study on disk: its UID, patient id and files."""
+    """A study on disk: its UID, patient id and files; ``series_instance_uid`` and, in the files' order,
+    ``sop_instance_uids``."""
 
     study_instance_uid: str
     patient_id: str
     folder: Path
     files: tuple[Path, ...]
+    series_instance_uid: str
+    sop_instance_uids: tuple[str, ...]
 
     @property
     def size(self) -> int:
@@ -34,12 +37,20 @@ def write_ct_study(folder: Path, instances: int, seed: int) -> CtStudy:
     template.StudyInstanceUID, template.SeriesInstanceUID = generate_uid(), generate_uid()
     template.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     slope = np.arange(512 * 512, dtype=np.int32).reshape(512, 512) >> 8
-    files = []
+    files, uids = [], []
     for number in range(1, instances + 1):
         template.SOPInstanceUID = template.file_meta.MediaStorageSOPInstanceUID = generate_uid()
         template.InstanceNumber = number
+        uids.append(str(template.SOPInstanceUID))
         template.PixelData = (slope + random.integers(0, 256, (512, 512))).astype(np.int16).tobytes()
         path = folder / f"{number:04}.dcm"
         template.save_as(path, enforce_file_format=True)
         files.append(path)
-    return CtStudy(template.StudyInstanceUID, template.PatientID, folder, tuple(files))
+    return CtStudy(
+        template.StudyInstanceUID,
+        template.PatientID,
+        folder,
+        tuple(files),
+        template.SeriesInstanceUID,
+        tuple(uids),
+    )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from imaging_services.local.ports import free_ports
 from support.stack import Stack
@@ -24,11 +25,13 @@ class FolderSpace:
     dimse: dict[str, object]
     dicomweb: str
     pids: list[int]
+    ingestion_pid: int
 
 
 @contextmanager
-def folder_space(stack: Stack, folder: Path) -> Iterator[FolderSpace]:
-    """Run `imaging run dimse-ingestion` and `dicomweb-ingestion` on a folder, with the stack's event processor."""
+def folder_space(stack: Stack, folder: Path, workers: int = 1) -> Iterator[FolderSpace]:
+    """Run `imaging run dimse-ingestion` and `dicomweb-ingestion` on a folder, with the stack's event processor; of the
+    former so many processes on one port."""
     config = folder / "config"
     config.mkdir(parents=True)
     (config / "LOCAL_STORAGE_PATH").write_text(str(folder / "objects"))
@@ -40,12 +43,17 @@ def folder_space(stack: Stack, folder: Path) -> Iterator[FolderSpace]:
         "BUCKET_CONFIG_PATH": str(config),
         "PROVIDER_NAME": "folder",
         "EVENTS_NATS_URL": stack.ready["nats"],
-        "QUERY_ENDPOINT": stack.ready["query"],
+        **_database(str(stack.ready["postgres"])),
         "WADO_INTERNAL_ENDPOINT": wado,
         "WADO_EXTERNAL_ENDPOINT": wado,
     }
     services = {
-        "dimse-ingestion": {"DIMSE_HOST": "127.0.0.1", "DIMSE_PORT": str(dimse_port), "DIMSE_NATS_DISABLED": "true"},
+        "dimse-ingestion": {
+            "DIMSE_HOST": "127.0.0.1",
+            "DIMSE_PORT": str(dimse_port),
+            "DIMSE_NATS_DISABLED": "true",
+            "WORKERS": str(workers),
+        },
         "dicomweb-ingestion": {"HTTP_PORT": str(http_port)},
     }
     with ExitStack() as running:
@@ -54,7 +62,19 @@ def folder_space(stack: Stack, folder: Path) -> Iterator[FolderSpace]:
             environment = {**common, **environment, "HEALTH_PORT": str(port)}
             pids.append(running.enter_context(_service(name, environment, port, folder / f"{name}.log")))
         dimse = {"ae_title": "DIMSE_INGESTION", "host": "127.0.0.1", "port": dimse_port}
-        yield FolderSpace(dimse, f"http://127.0.0.1:{http_port}/dicomweb", pids)
+        yield FolderSpace(dimse, f"http://127.0.0.1:{http_port}/dicomweb", pids, pids[-2])
+
+
+def _database(address: str) -> dict[str, str]:
+    """The manifest itself, as the stack's own services have it."""
+    url = urlsplit(address)
+    return {
+        "DB_HOST": str(url.hostname),
+        "DB_PORT": str(url.port),
+        "DB_NAME": url.path.strip("/"),
+        "DB_USER": str(url.username),
+        "DB_PASS": unquote(str(url.password)),
+    }
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ct_study import write_ct_study
 from measure import Series, measured
+from results import Table
 
 from imaging_services.local.ports import free_ports
 
@@ -27,7 +28,7 @@ SERVERS = {
 NO_DELAY = {**os.environ, "TCP_NODELAY": "1"}
 
 
-def compare(folder: Path, instances: int, rounds: int) -> list[tuple[str, list[Series]]]:
+def compare(folder: Path, instances: int, rounds: int) -> list[Table]:
     """Alternate the servers for ``rounds`` rounds."""
     study = write_ct_study(folder, instances, seed=1)
     series = [Series(title) for title in SERVERS]
@@ -37,7 +38,8 @@ def compare(folder: Path, instances: int, rounds: int) -> list[tuple[str, list[S
                 sample = measured(lambda port=port: send(port, study.folder), [pid])
             if number:
                 one.samples.append(sample)
-    return [(f"C-STORE reception of {instances} instances into a null sink", series)]
+    title = f"C-STORE reception of {instances} instances into a null sink"
+    return [Table("reception", title, series, study.size)]
 
 
 def send(port: int, folder: Path) -> None:

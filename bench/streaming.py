@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 from ct_study import CtStudy, write_ct_study
 from measure import Sample, Series, cpu_seconds
+from results import Table
 from services import STORESCU
 from slow_link import slow_link
 
@@ -84,7 +85,7 @@ def _running(folder: Path) -> Iterator[Candidates]:
         yield Candidates(stack, orthanc, ours, web, dicom, inbox)
 
 
-def compare(folder: Path, instances: int, rounds: int) -> list[tuple[str, list[Series]]]:
+def compare(folder: Path, instances: int, rounds: int) -> list[Table]:
     """Open a new study with each candidate in turn, ``rounds`` times."""
     folder.mkdir(parents=True)
     titles = {
@@ -105,7 +106,7 @@ def compare(folder: Path, instances: int, rounds: int) -> list[tuple[str, list[S
                 for field, title in titles.items():
                     samples = results[title].setdefault(name, Series(name)).samples
                     samples.append(Sample(getattr(opened, field), cpu))
-    return [(title, list(series.values())) for title, series in results.items()]
+    return [Table(f"opening a study: {field}", title, list(results[title].values())) for field, title in titles.items()]
 
 
 def _warm_up(candidates: Candidates, folder: Path) -> None:
