@@ -83,11 +83,20 @@ async def test_nothing_is_deleted_unless_it_is_allowed(tmp_path: Path) -> None:
         assert (await client.delete(f"/dicomweb/studies/{STUDY}")).status_code == 405
 
 
+async def test_the_part_that_reads_may_delete_without_storing(tmp_path: Path) -> None:
+    served = service_in_memory(tmp_path, role="wado", DICOMWEB_DELETE=True)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=served), base_url="http://test") as client:
+        for prefix in ("/dicomweb", "/wado-rs"):
+            assert (await client.delete(f"{prefix}/studies/{STUDY}")).status_code == 404
+            assert (await client.post(f"{prefix}/studies")).status_code == 405
+
+
 def test_deletion_needs_somebody_who_says_that_it_is_recorded() -> None:
     with pytest.raises(SettingsError, match="DICOMWEB_DELETE"):
         Settings(DICOMWEB_DELETE=True, K_SINK="http://broker.example.org").check()
     with pytest.raises(SettingsError, match="DICOMWEB_DELETE"):
-        Settings(DICOMWEB_DELETE=True, EVENTS_NATS_URL="nats://127.0.0.1", DICOMWEB_ROLE="wado").check()
+        Settings(DICOMWEB_DELETE=True, EVENTS_NATS_URL="nats://127.0.0.1", DICOMWEB_ROLE="stow").check()
+    Settings(DICOMWEB_DELETE=True, EVENTS_NATS_URL="nats://127.0.0.1", DICOMWEB_ROLE="wado").check()
 
 
 class Wavering:

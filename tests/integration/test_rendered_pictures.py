@@ -42,6 +42,8 @@ def as_pydicom_shows(name: str) -> np.ndarray[Any, Any]:
     else:  # pydicom's output range is that of the stored bits after the rescaling
         low, high = (float(apply_voi_lut(np.array([end]), dataset)[0]) for end in (-1e9, 1e9))
         values = (values - low) / (high - low) * 255
+    if 0x60003000 in dataset:
+        values[dataset.overlay_array(0x6000) > 0] = 255
     return np.rint(values)
 
 

@@ -218,6 +218,16 @@ async def test_bulk_data_that_no_metadata_refers_to_is_not_thrown_away_in_silenc
     assert (await service.post(*related("application/dicom+json", as_json(model), *parts))).status_code == 200
 
 
+async def test_a_part_that_is_referred_to_again_and_again_counts_as_often(service: Service) -> None:
+    part = ("application/octet-stream", bytes(10_000_000), "bulk/1")
+    few, many = ([model_of(instance()) for _ in range(count)] for count in (3, 4))
+    refused = await service.post(*related("application/dicom+json", as_json(*many), part))
+    assert refused.status_code == 413
+    assert "40000000 bytes of bulk data" in refused.text
+    assert not service.stored
+    assert (await service.post(*related("application/dicom+json", as_json(*few), part))).status_code == 200
+
+
 @pytest.mark.parametrize("form", ["json", "xml"])
 async def test_metadata_may_have_a_location_too(service: Service, form: str) -> None:
     """Libraries for MIME give each part one."""

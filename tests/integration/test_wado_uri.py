@@ -2,17 +2,22 @@
 
 import io
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
 
+from imaging_services.adapters.rendering.presentation_state import GRAYSCALE
 from imaging_services.domain.manifest.query import InstanceLocation
+from support.instances import instance, part10
 from support.pixels import an_image
-from support.rendering import Images, image_in, path_of
+from support.rendering import Images, image_in, item, path_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, of awkward files
 EXPLICIT, RLE, BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+STATE = {"presentationUID": "1.2", "presentationSeriesUID": "1.2"}
 
 
 @pytest.fixture
@@ -154,9 +159,13 @@ async def test_transfer_syntaxes(images: Images) -> None:
         ({"studyUID": ""}, "studyUID"),
         ({"seriesUID": "1.2x"}, "seriesUID"),
         ({"objectUID": "9" * 65}, "objectUID"),
-        ({"anonymize": "yes"}, "anonymize"),
-        ({"presentationUID": "1.2"}, "presentationUID"),
-        ({"presentationSeriesUID": "1.2"}, "presentationSeriesUID"),
+        ({"anonymize": "no"}, "anonymize"),
+        ({"anonymize": "yes", "rows": "10"}, "rows"),
+        ({"presentationUID": "1.2"}, "presentationSeriesUID"),
+        ({"presentationSeriesUID": "1.2"}, "presentationUID"),
+        ({"presentationUID": "1.2", "presentationSeriesUID": "1.2", "windowCenter": "4"}, "windowWidth"),
+        ({**STATE, "windowCenter": "40", "windowWidth": "400"}, "windowCenter"),
+        ({**STATE, "contentType": "application/dicom"}, "presentationUID"),
         ({"charset": "iso-8859-1"}, "charset"),
         ({"frameNumber": "0"}, "frameNumber"),
         ({"rows": "0"}, "rows"),
@@ -174,14 +183,125 @@ async def test_transfer_syntaxes(images: Images) -> None:
         ({"transferSyntax": EXPLICIT, "frameNumber": "1"}, "frameNumber"),
     ],
 )
-async def test_a_parameter_that_is_wrong_or_not_supported_is_named(
-    images: Images, change: dict[str, str], named: str
-) -> None:
+async def test_a_parameter_that_is_wrong_is_named(images: Images, change: dict[str, str], named: str) -> None:
     location = await images.keep("CT_small.dcm")
     async with images.client() as client:
         answer = await client.get("wado", params=asked(location, **change))
     assert answer.status_code == 400, answer.text
     assert named in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "name", ["CT_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_bigendian.dcm"]
+)
+async def test_an_anonymized_instance_has_the_pixels_and_nothing_of_the_patient(images: Images, name: str) -> None:
+    location = await images.keep(name)
+    original = pydicom.dcmread(io.BytesIO(images.store.objects[location.object_name]))
+    async with images.client() as client:
+        first, second = [await client.get("wado", params=asked(location, anonymize="yes")) for _ in range(2)]
+    assert first.status_code == 200, first.text
+    assert first.headers["cache-control"] == "no-store"
+    assert "etag" not in first.headers
+    found = [pydicom.dcmread(io.BytesIO(answer.content)) for answer in (first, second)]
+    for dataset in found:
+        assert np.array_equal(dataset.pixel_array, original.pixel_array)
+        assert dataset.file_meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID
+        assert dataset.PatientIdentityRemoved == "YES"
+        assert not any(element.tag.is_private for element in dataset)
+    assert found[0].StudyInstanceUID != found[1].StudyInstanceUID
+    identifying = (original.PatientName, original.PatientID, location.study_instance_uid, location.sop_instance_uid)
+    for value in filter(None, map(str, identifying)):
+        assert value.encode() not in first.content
+
+
+@pytest.mark.parametrize("syntax", [RLE, DEFLATED])
+async def test_an_anonymized_instance_in_another_transfer_syntax(images: Images, syntax: str) -> None:
+    pixels = np.arange(2 * 30 * 40, dtype=np.uint16).reshape(2, 30, 40)
+    location = await images.keep(an_image(pixels, BurnedInAnnotation="NO"))
+    async with images.client() as client:
+        answer = await client.get("wado", params=asked(location, anonymize="yes", transferSyntax=syntax))
+        shown = await client.get("wado", params=asked(location, anonymize="yes", contentType="image/jpeg"))
+    dataset = pydicom.dcmread(io.BytesIO(answer.content))
+    assert dataset.file_meta.TransferSyntaxUID == syntax
+    assert np.array_equal(dataset.pixel_array, pixels)
+    assert dataset.SOPInstanceUID != location.sop_instance_uid
+    assert shown.status_code == 406
+
+
+async def test_what_cannot_be_anonymized_is_refused(images: Images) -> None:
+    burned_in = await images.keep(an_image(np.zeros((1, 4, 4), np.uint8), BurnedInAnnotation="YES"))
+    report = await images.keep("reportsi.dcm")
+    async with images.client() as client:
+        for location in (burned_in, report):
+            answer = await client.get("wado", params=asked(location, anonymize="yes"))
+            assert answer.status_code == 406
+            assert "anonymize" in answer.json()["detail"]
+
+
+def a_state(location: InstanceLocation, **attributes: Any) -> bytes:
+    """A presentation state about an instance, in its study."""
+    about = item(ReferencedSOPClassUID=location.sop_class_uid, ReferencedSOPInstanceUID=location.sop_instance_uid)
+    series = item(SeriesInstanceUID=location.series_instance_uid, ReferencedImageSequence=[about])
+    dataset = instance(
+        SOPClassUID=GRAYSCALE,
+        StudyInstanceUID=location.study_instance_uid,
+        Modality="PR",
+        ReferencedSeriesSequence=[series],
+        **attributes,
+    )
+    for keyword in ("Rows", "Columns", "PixelData", "BitsAllocated"):
+        dataset.pop(keyword, None)
+    return part10(dataset)
+
+
+async def test_a_presentation_state_is_applied(images: Images) -> None:
+    location = await images.keep("CT_small.dcm")
+    window = item(WindowCenter=-500, WindowWidth=1500)
+    state = await images.keep(
+        a_state(location, RescaleIntercept=-1024, RescaleSlope=1, SoftcopyVOILUTSequence=[window], ImageRotation=90)
+    )
+    named = {"presentationUID": state.sop_instance_uid, "presentationSeriesUID": state.series_instance_uid}
+    async with images.client() as client:
+        png = {"contentType": "image/png"}
+        plain = await client.get("wado", params=asked(location, **png, windowCenter="-500", windowWidth="1500"))
+        applied = await client.get("wado", params=asked(location, **png, **named))
+        assert applied.status_code == 200, applied.text
+        assert np.array_equal(np.asarray(image_in(applied.content)), np.rot90(np.asarray(image_in(plain.content)), -1))
+        assert applied.headers["etag"] != plain.headers["etag"]
+        small = await client.get("wado", params=asked(location, **png, **named, rows="32"))
+        assert image_in(small.content).size == (32, 32)
+        itself = {"presentationUID": location.sop_instance_uid, "presentationSeriesUID": location.series_instance_uid}
+        assert (await client.get("wado", params=asked(location, **itself))).status_code == 400
+        assert (await client.get("wado", params=asked(location, **STATE))).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"contentType": "image/png"},
+        {"charset": "utf-8"},
+        {"anonymize": "yes"},
+        {"transferSyntax": RLE},
+        {"frameNumber": "1"},
+        {"annotation": "patient,technique"},
+        {"imageAnnotation": "patient"},
+        {"imageQuality": "50"},
+        {"rows": "64"},
+        {"columns": "64"},
+        {"region": "0.1,0.1,0.9,0.9"},
+        {"windowCenter": "40", "windowWidth": "400"},
+    ],
+    ids="+".join,
+)
+async def test_every_parameter_is_taken_and_changes_the_answer(images: Images, parameters: dict[str, str]) -> None:
+    """Those of PS3.18 sections 9.4.1.2 and 9.5.1.2; presentation states have a test of their own."""
+    location = await images.keep("CT_small.dcm")
+    async with images.client() as client:
+        plain = await client.get("wado", params=asked(location))
+        answer = await client.get("wado", params=asked(location, **parameters))
+    assert answer.status_code == 200, answer.text
+    same = {"charset", "frameNumber"} & set(parameters)  # of a single frame, and text is UTF-8 anyway
+    assert (answer.content == plain.content) is bool(same)
 
 
 async def test_what_is_not_there(images: Images) -> None:

@@ -88,8 +88,8 @@ async def test_every_resource_says_which_methods_it_has(tmp_path: Path) -> None:
         refused = await client.put("/dicomweb/studies")
         absent = await client.options("/dicomweb/patients")
         nowhere = await client.get("/dicomweb/studies/1.2/pictures")
-    assert (studies.status_code, studies.headers["allow"]) == (204, "GET, OPTIONS, POST")
-    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, OPTIONS, POST")
+    assert (studies.status_code, studies.headers["allow"]) == (204, "GET, HEAD, OPTIONS, POST")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, OPTIONS, POST")
     assert refused.headers["content-type"] == "application/problem+json"
     assert (absent.status_code, nowhere.status_code) == (404, 404)
 

@@ -36,7 +36,7 @@ from imaging_services.domain.dicom.transfer_syntaxes import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-from imaging_services.domain.errors import CannotTranscode, NotFound
+from imaging_services.domain.errors import CannotTranscode, NotFound, PermanentError
 from support.dicomweb import part10_of
 from support.pixels import an_image, decoded_by_dcmtk, pydicom_file, stored
 
@@ -329,3 +329,19 @@ async def test_code_streams_are_copied_where_the_target_allows_them(workers: Pix
     assert list(generate_frames(copied.PixelData, number_of_frames=3)) == frames
     assert (instance.sop_instance_uid, copied.get("LossyImageCompression")) == ("1.2.3.4", None)
     assert "ExtendedOffsetTable" not in copied
+
+
+async def test_values_that_are_too_long_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imaging_services.adapters.pixels.reencoding.SEQUENCE_BYTES", 80_000)
+    icons = {f"{colour}PaletteColorLookupTableData": bytes(70_000) for colour in ("Red", "Green", "Blue")}
+    workers = PixelWorkers(1)
+    for count, refused in ((2, False), (3, True)):
+        content = an_image((RAMP % 256).astype(np.uint8), **dict(list(icons.items())[:count]))
+        store, location = await stored(content)
+        transcoding = Transcoder(store, workers).transcode(location, RLE)
+        if refused:
+            with pytest.raises(PermanentError, match="too long together"):
+                await transcoding
+        else:
+            assert (await transcoding).transfer_syntax_uid == RLE
+    workers.close()

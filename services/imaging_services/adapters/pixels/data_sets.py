@@ -4,6 +4,7 @@ A.4; PS3.3 sections C.7.6.1.1.5 and C.7.6.3). Blocking, reads from the file."""
 import hashlib
 import uuid
 from dataclasses import dataclass
+from typing import Protocol
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence
@@ -28,16 +29,29 @@ class Around:
     behind: bytes
 
 
+class Edit(Protocol):
+    """A change of attributes that is made on the way, such as a de-identification."""
+
+    def uid(self, original: str) -> str:
+        """What a UID becomes."""
+        ...
+
+    def apply(self, dataset: Dataset) -> None:
+        """Change the data set, whose values are all at hand. Raises ``CannotTranscode`` when that cannot be."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """From one transfer syntax to another. ``photometric_interpretation``: of pixel data that is encoded anew, or None.
-    ``ratio``: how much smaller a loss of information made it, None when nothing is lost."""
+    ``ratio``: how much smaller a loss of information made it, None when nothing is lost. ``edit``: further changes."""
 
     source: str
     target: str
     sop_instance_uid: str
     photometric_interpretation: str | None = None
     ratio: float | None = None
+    edit: Edit | None = None
 
 
 def lossy_instance_uid(sop_instance_uid: str, target: str) -> str:
@@ -54,6 +68,8 @@ def data_set_around(file: RangeFile, change: Change) -> Around:
     try:
         dataset = recoded(dataset, file, source, target)
         _describe(dataset, change)
+        if change.edit is not None:
+            change.edit.apply(dataset)
         behind = Dataset({tag: dataset.get_item(tag) for tag in list(dataset.keys()) if tag > max(_PIXEL_DATA_TAGS)})
         for tag in list(behind.keys()):
             del dataset[tag]

@@ -22,7 +22,7 @@ from imaging_services.domain.errors import PermanentError
 def recoded(dataset: Dataset, file: RangeFile, source: Encoding, target: Encoding) -> Dataset:
     """The same elements for the target's encoding, all values at hand. Group lengths, wrong by then, are dropped.
 
-    Raises ``PermanentError`` for a value of more than 64 MiB.
+    Raises ``PermanentError`` for a value of more than 64 MiB, or for long ones of more than 128 MiB together.
     """
     return _Recoder(file, source, target).data_set(dataset, [dataset])
 
@@ -43,6 +43,7 @@ class _Recoder:
         self._file, self._target = file, target
         self._same = (source.implicit, source.little_endian) == (target.implicit, target.little_endian)
         self._swaps = source.little_endian != target.little_endian
+        self._held = 0
 
     def data_set(self, dataset: Dataset, around: list[Dataset]) -> Dataset:
         """``around``: the data set itself, then those that it lies in."""
@@ -82,6 +83,9 @@ class _Recoder:
     def _loaded(self, element: RawDataElement) -> RawDataElement:
         if element.length > SEQUENCE_BYTES:
             raise PermanentError(f"the value of {BaseTag(element.tag)} is too long: {element.length} bytes")
+        self._held += element.length
+        if self._held > 2 * SEQUENCE_BYTES:
+            raise PermanentError(f"the values of the data set are too long together: {self._held} bytes")
         return element._replace(value=self._file.read_at(element.value_tell, element.length))
 
 

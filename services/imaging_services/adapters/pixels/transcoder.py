@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from imaging_services.adapters.pixels.data_sets import (
     Around,
     Change,
+    Edit,
     data_set_around,
     lossy_instance_uid,
     pixel_element_head,
@@ -68,8 +69,9 @@ class Transcoder:
     def __init__(self, store: ObjectStore, workers: PixelWorkers) -> None:
         self._store, self._workers = store, workers
 
-    async def transcode(self, location: InstanceLocation, target: str) -> TranscodedInstance:
-        """Prepare an instance: its header and first frame are encoded, the rest follows as it is read.
+    async def transcode(self, location: InstanceLocation, target: str, edit: Edit | None = None) -> TranscodedInstance:
+        """Prepare an instance: its header and first frame are encoded, the rest follows as it is read. ``edit`` changes
+        attributes besides.
 
         Without pixel data there is nothing to compress: a compressed target becomes Explicit VR Little Endian. Raises
         ``CannotTranscode`` with the reason, ``NotFound`` when the object has vanished or frames cannot be told apart.
@@ -78,15 +80,16 @@ class Transcoder:
         if not can_transcode(source, target):
             raise CannotTranscode(f"{name_of(source)} cannot be turned into {name_of(target)} here")
         frames = await self._frames(location)
+        if frames is None and is_encapsulated(target):
+            target = EXPLICIT_VR_LITTLE_ENDIAN
+        change = Change(source, target, location.sop_instance_uid, edit=edit)
         if frames is None:
-            target = EXPLICIT_VR_LITTLE_ENDIAN if is_encapsulated(target) else target
-            file = await open_stored(self._store, location)
-            around = await _around(file, Change(source, target, location.sop_instance_uid))
-            return _instance(location, target, location.sop_instance_uid, _joined(around, _nothing()))
+            around = await _around(await open_stored(self._store, location), change)
+            return _instance(location, change, _joined(around, _nothing()))
         if not is_encapsulated(source) and not is_encapsulated(target):
-            around = await _around(frames.file, Change(source, target, location.sop_instance_uid))
-            return _instance(location, target, location.sop_instance_uid, _joined(around, _native(frames, target)))
-        return await self._encoded(frames, target)
+            around = await _around(frames.file, change)
+            return _instance(location, change, _joined(around, _native(frames, target)))
+        return await self._encoded(frames, change)
 
     async def transcode_frame(self, frames: StoredFrames, number: int, target: str) -> bytes:
         """One frame in the target's encoding. Raises ``CannotTranscode``, or ``NotFound`` beyond the last frame."""
@@ -102,11 +105,10 @@ class Transcoder:
         except NoPixelData:
             return None
 
-    async def _encoded(self, frames: InstanceFrames, target: str) -> TranscodedInstance:
-        location, pixels = frames.location, frames.pixels
+    async def _encoded(self, frames: InstanceFrames, change: Change) -> TranscodedInstance:
+        location, pixels, target = frames.location, frames.pixels, change.target
         copied = same_code_stream(location.transfer_syntax_uid, target)
         first = await self.transcode_frame(frames, 1, target)
-        change = Change(location.transfer_syntax_uid, target, location.sop_instance_uid)
         if not copied:
             becomes = require_encodable(pixels, target)
             change = replace(change, photometric_interpretation=becomes.photometric_interpretation)
@@ -120,7 +122,7 @@ class Transcoder:
             value = self._fragments(frames, first, target)
         else:
             value = self._uncompressed(frames, first, target)
-        return _instance(location, target, change.sop_instance_uid, _joined(around, value))
+        return _instance(location, change, _joined(around, value))
 
     async def _fragments(self, frames: InstanceFrames, first: bytes, target: str) -> AsyncIterator[bytes]:
         """One fragment a frame behind an empty Basic Offset Table (PS3.5 annex A.4)."""
@@ -182,8 +184,10 @@ async def _joined(around: Around, value: AsyncIterator[bytes]) -> AsyncIterator[
         yield around.behind
 
 
-def _instance(location: InstanceLocation, target: str, uid: str, blocks: AsyncIterator[bytes]) -> TranscodedInstance:
-    return TranscodedInstance(target, location.sop_class_uid, uid, _deflated(blocks) if is_deflated(target) else blocks)
+def _instance(location: InstanceLocation, change: Change, blocks: AsyncIterator[bytes]) -> TranscodedInstance:
+    uid = change.sop_instance_uid if change.edit is None else change.edit.uid(change.sop_instance_uid)
+    blocks = _deflated(blocks) if is_deflated(change.target) else blocks
+    return TranscodedInstance(change.target, location.sop_class_uid, uid, blocks)
 
 
 async def _deflated(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

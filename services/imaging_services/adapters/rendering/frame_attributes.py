@@ -12,9 +12,9 @@ _GROUPS = (("PerFrameFunctionalGroupsSequence", True), ("SharedFunctionalGroupsS
 def macro(header: Dataset, keyword: str, number: int) -> Dataset:
     """The item of a functional group macro for frame ``number``, from 1; the header itself when there is none."""
     for groups, per_frame in _GROUPS:
-        items = _items(header, groups)
+        items = items_of(header, groups)
         index = number - 1 if per_frame else 0
-        found = _items(items[index], keyword) if index < len(items) else ()
+        found = items_of(items[index], keyword) if index < len(items) else ()
         if found:
             return found[0]
     return header
@@ -22,7 +22,7 @@ def macro(header: Dataset, keyword: str, number: int) -> Dataset:
 
 def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
     """The first item of a sequence, or None."""
-    items = _items(dataset, keyword)
+    items = items_of(dataset, keyword)
     return items[0] if items else None
 
 
@@ -49,7 +49,15 @@ def text(dataset: Dataset, keyword: str) -> str:
     return str(value).strip().upper() if value is not None else ""
 
 
-def _items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
+def texts(dataset: Dataset, keyword: str) -> list[str]:
+    """The values as coded strings."""
+    value = dataset.get(keyword)
+    values = [] if value is None else [value] if isinstance(value, str) else list(value)
+    return [str(one).strip().upper() for one in values]
+
+
+def items_of(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
+    """The items of a sequence; none when it is absent or is no sequence."""
     if keyword not in dataset:
         return ()
     value = dataset[keyword].value

@@ -1,6 +1,7 @@
 """Stored values to shades of gray: Modality LUT, VOI LUT, polarity (PS3.4 N.2, PS3.3 C.11.1 and C.11.2)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -18,20 +19,38 @@ _MOST_TABLE_ENTRIES = 1 << 16
 _BLOCK_PIXELS = 1 << 20
 
 
-def gray_levels(stored: Array, header: Dataset, pixels: PixelDescription, frame: int, window: Window | None) -> Array:
-    """The frame with 8 bits, 0 is black; ``window`` goes before the header's own."""
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Stored values to modality values, these to 0 … 255 or beyond, and what is clipped to 0 … 255 to what is shown."""
+
+    modality: Transform
+    voi: Transform
+    presentation: Transform
+
+
+def image_pipeline(
+    stored: Array, header: Dataset, pixels: PixelDescription, frame: int, window: Window | None
+) -> Pipeline:
+    """What the image itself says; ``window`` goes before the header's own."""
+    modality = modality_transform(header, pixels, frame)
+    voi = voi_transform(header, pixels, frame, window)
+    if voi is None:
+        voi = _whole_range(stored, pixels, modality, _padding(header, pixels))
+    inverted = text(header, "PhotometricInterpretation") == "MONOCHROME1"
+    return Pipeline(modality, voi, inverse if inverted else identity)
+
+
+def gray_levels(stored: Array, header: Dataset, pixels: PixelDescription, pipeline: Pipeline) -> Array:
+    """The frame with 8 bits, 0 is black."""
     padding = _padding(header, pixels)
     finite = stored if not pixels.floating else stored[np.isfinite(stored)]
     if not finite.size:
         return np.zeros(stored.shape, np.uint8)
     lowest, highest = finite.min(), finite.max()
-    modality = modality_transform(header, pixels, frame)
-    voi = voi_transform(header, pixels, frame, window) or _whole_range(stored, header, pixels, modality, padding)
-    inverted = text(header, "PhotometricInterpretation") == "MONOCHROME1"
 
     def shades(values: Array) -> Array:
-        levels = np.rint(np.clip(voi(modality(values)), 0, 255))
-        levels = np.where(_is_padding(values, padding), 0, 255 - levels if inverted else levels)
+        levels = np.rint(pipeline.presentation(np.clip(pipeline.voi(pipeline.modality(values)), 0, 255)))
+        levels = np.where(_is_padding(values, padding), 0, levels)
         return np.nan_to_num(levels).astype(np.uint8)
 
     if pixels.floating or int(highest) - int(lowest) >= _MOST_TABLE_ENTRIES:
@@ -39,6 +58,17 @@ def gray_levels(stored: Array, header: Dataset, pixels: PixelDescription, frame:
     start = int(lowest)
     table = shades(np.arange(start, int(highest) + 1, dtype=np.int64))
     return _by_blocks(stored, lambda values: table[values.astype(np.int64) - start])
+
+
+def identity(levels: Array) -> Array:
+    """Low values are dark."""
+    return levels
+
+
+def inverse(levels: Array) -> Array:
+    """Low values are bright."""
+    inverted: Array = 255 - np.rint(levels)
+    return inverted
 
 
 def modality_transform(header: Dataset, pixels: PixelDescription, frame: int) -> Transform:
@@ -57,7 +87,11 @@ def modality_transform(header: Dataset, pixels: PixelDescription, frame: int) ->
 def voi_transform(header: Dataset, pixels: PixelDescription, frame: int, window: Window | None) -> Transform | None:
     """Modality values to 0 … 255: the given window, else the VOI LUT Sequence, else the header's first window; None
     when there is nothing usable."""
-    group = macro(header, "FrameVOILUTSequence", frame)
+    return voi_of(macro(header, "FrameVOILUTSequence", frame), header, pixels, window)
+
+
+def voi_of(group: Dataset, header: Dataset, pixels: PixelDescription, window: Window | None = None) -> Transform | None:
+    """The same, of an item with the attributes of a VOI LUT; ``header`` has those of the Modality LUT."""
     if window is None:
         item = first_item(group, "VOILUTSequence")
         signed = pixels.signed or (number(header, "RescaleIntercept") or 0) < 0
@@ -91,18 +125,23 @@ def window_transform(window: Window) -> Transform:
 
 
 def _whole_range(
-    stored: Array, header: Dataset, pixels: PixelDescription, modality: Transform, padding: tuple[float, float] | None
+    stored: Array, pixels: PixelDescription, modality: Transform, padding: tuple[float, float] | None
 ) -> Transform:
     """Without a VOI LUT: all that up to 8 bits can hold, which is how captured screens are meant, else from the
     lowest to the highest value there is."""
-    identity = np.array([0.0, 1.0])
-    if pixels.bits_stored <= 8 and not pixels.signed and np.array_equal(modality(identity), identity):
+    unit = np.array([0.0, 1.0])
+    if pixels.bits_stored <= 8 and not pixels.signed and np.array_equal(modality(unit), unit):
         low, high = 0.0, float((1 << pixels.bits_stored) - 1)
     else:
         shown = stored[~_is_padding(stored, padding)] if padding else stored
         shown = shown[np.isfinite(shown)] if pixels.floating else shown
         ends = modality(np.array([shown.min(), shown.max()])) if shown.size else np.array([0.0, 0.0])
         low, high = float(ends.min()), float(ends.max())
+    return spread(low, high)
+
+
+def spread(low: float, high: float) -> Transform:
+    """From black at ``low`` to white at ``high``."""
     if high <= low:
         return lambda values: np.where(values > low, 255.0, 0.0)
     return lambda values: (values - low) / (high - low) * 255.0

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from imaging_services.adapters.rendering.presentation_state import PresentationState
+
 VoiFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 Annotation = Literal["patient", "technique"]
 
@@ -51,10 +53,12 @@ class Viewport:
 
 @dataclass(frozen=True, slots=True)
 class Presentation:
-    """Everything together. ``quality``: of lossy encodings, 1 to 100. ``icc_profile``: put one into the image."""
+    """Everything together. ``quality``: of lossy encodings, 1 to 100. ``icc_profile``: put one into the image.
+    ``state``: a presentation state that is applied first."""
 
     window: Window | None = None
     viewport: Viewport = field(default_factory=Viewport)
     annotations: frozenset[Annotation] = frozenset()
     quality: int = DEFAULT_QUALITY
     icc_profile: bool = False
+    state: PresentationState | None = None

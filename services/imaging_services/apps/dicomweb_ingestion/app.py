@@ -6,9 +6,10 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount
 
-from imaging_services.apps.dicomweb_ingestion.capabilities import Remaining, Root, add_openapi
+from imaging_services.apps.dicomweb_ingestion.capabilities import Remaining, Root, add_openapi, methods_of
 from imaging_services.apps.dicomweb_ingestion.compression import Compression
 from imaging_services.apps.dicomweb_ingestion.description.catalogue import served_operations
+from imaging_services.apps.dicomweb_ingestion.head import Head
 from imaging_services.apps.dicomweb_ingestion.problems import Unforeseen, install_problem_handlers
 
 DICOMWEB_PREFIX = "/dicomweb"
@@ -55,11 +56,12 @@ def build_app(
     operations = served_operations(served)
     app.add_middleware(Unforeseen)  # the innermost, then outwards
     app.add_middleware(Compression)
+    app.add_middleware(Head)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(cors_origins),
-            allow_methods=sorted({"OPTIONS", *(one.method for one in operations)}),
+            allow_methods=sorted({"OPTIONS", *methods_of(operations)}),
             allow_headers=["*"],
             expose_headers=_EXPOSED,
         )

@@ -1,6 +1,6 @@
 """What the service says of itself: capabilities (PS3.18 section 8.9), the OpenAPI document and its page, Allow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import orjson
 from fastapi import FastAPI
@@ -50,13 +50,19 @@ class Remaining:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run as ASGI application."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        methods = {one.method for one in self._served if one.route.path_regex.match(path)}
+        methods = methods_of(one for one in self._served if one.route.path_regex.match(path))
         if not methods:
             raise HTTPException(404, "there is no such resource")
         allow = {"Allow": ", ".join(sorted({*methods, "OPTIONS"}))}
         if scope["method"] != "OPTIONS":
             raise HTTPException(405, f"{scope['method'][:20]} is not served for this resource", headers=allow)
         await Response(status_code=204, headers=allow)(scope, receive, send)
+
+
+def methods_of(served: Iterable[Served]) -> set[str]:
+    """The methods of these operations; what has GET has HEAD."""
+    methods = {one.method for one in served}
+    return {*methods, "HEAD"} if "GET" in methods else methods
 
 
 def add_openapi(app: FastAPI, served: Sequence[Served]) -> None:

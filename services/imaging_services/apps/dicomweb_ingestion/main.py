@@ -27,7 +27,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
         manifest = await _manifest(settings, stack)
         kept = kept_headers(manifest) if manifest is not None else None
         remover = None
-        if manifest is not None and settings.DICOMWEB_DELETE:
+        if manifest is not None and settings.deletes:
             remover = ObjectRemover(manifest, space, settings.PROVIDER_NAME)
             await stack.enter_async_context(remover.running())
         workers = PixelWorkers()
@@ -45,13 +45,14 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
             settings.HTTP_PORT,
             lifecycle.stop,
             drain_seconds=settings.DRAIN_SECONDS,
+            reuse_port=lifecycle.worker is not None,
             listening=listening,
         )
 
 
 async def _sink(settings: Settings, stack: AsyncExitStack) -> EventSink | None:
-    """Where events of stored instances go; None when nothing is stored."""
-    if not settings.stores:
+    """Where events of stored and deleted instances go; None when nothing is stored or deleted."""
+    if not (settings.stores or settings.deletes):
         return None
     return await stack.enter_async_context(open_sink(settings, "dicomweb-ingestion"))
 

@@ -6,6 +6,7 @@ No match is 200 with an empty array: current editions of the Standard say so (se
 which clients that decode the body of every answer stumble over.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ _SERIES = "0020000E"
 _INSTANCE = "00080018"
 _SPECIFIC_CHARACTER_SET = "00080005"
 _RETRIEVE_URL = "00081190"
+_ON_LOOP = 100
+"""Results that are encoded in the event loop."""
 _PATHS = {
     "/studies": Level.STUDY,
     "/series": Level.SERIES,
@@ -85,13 +88,16 @@ def qido_router(
                 last = tuple(results[-1][tag]["Value"][0] for tag in UNIQUE_KEYS[level])
                 ends.remember(pages, asked.query.offset + len(results), last)
             base = base_url(request, external_endpoint)
-            page = [_with_url(level, base, result) for result in results]
             headers = _headers(request, asked, more=more)
-            return (
-                _xml_answer(page, headers)
-                if chosen.media_type == DICOM_XML
-                else json_answer(page, chosen.media_type, headers)
-            )
+
+            def answer() -> Response:
+                page = [_with_url(level, base, result) for result in results]
+                if chosen.media_type == DICOM_XML:
+                    return _xml_answer(page, headers)
+                return json_answer(page, chosen.media_type, headers)
+
+            # What takes long must not hold up the others.
+            return answer() if len(results) <= _ON_LOOP else await asyncio.to_thread(answer)
 
         return search
 

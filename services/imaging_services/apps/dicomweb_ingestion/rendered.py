@@ -21,11 +21,12 @@ from imaging_services.apps.dicomweb_ingestion.rendered_media import wanted_of
 from imaging_services.apps.dicomweb_ingestion.rendered_parameters import rendered_presentation, thumbnail_presentation
 from imaging_services.apps.dicomweb_ingestion.rendered_sources import FrameSource
 from imaging_services.apps.dicomweb_ingestion.resources import base_url, instance_url, scope_of
-from imaging_services.apps.dicomweb_ingestion.responses import not_modified
+from imaging_services.apps.dicomweb_ingestion.responses import not_modified, partly
 from imaging_services.apps.dicomweb_ingestion.thumbnail import representative
 from imaging_services.domain.errors import NotFound
 from imaging_services.domain.manifest.query import InstanceLocation
 from imaging_services.domain.ports import ManifestQuery, ObjectStore
+from imaging_services.domain.retrieve.present import present
 
 STUDY = "/studies/{study}"
 SERIES = STUDY + "/series/{series}"
@@ -61,7 +62,8 @@ class Renderer:
         """All that the resource has, with the rendering that the parameters ask for."""
         presentation, warnings = rendered_presentation(request.query_params)
         wanted = wanted_of(request)
-        locations = await self._located(request)
+        recorded = await self._located(request)
+        locations = present(recorded)
         headers = warned(request, validators_of(request, locations, "rendered"), warnings)
         unchanged = not_modified(request, headers)
         if unchanged is not None:
@@ -69,15 +71,16 @@ class Renderer:
         parts = await self._parts(request, locations)
         above = "instance" not in request.path_params
         if len(parts) > 1 or wanted.parts or (above and wanted.anything):
-            return Multipart(parts, wanted, presentation, headers, choosy=above)
+            return partly(Multipart(parts, wanted, presentation, headers, choosy=above), recorded, locations)
         source = await parts[0].open()
-        return Single(source, wanted.choose(source.media_types), presentation, headers)
+        single = Single(source, wanted.choose(source.media_types), presentation, headers)
+        return partly(single, recorded, locations)
 
     async def thumbnail(self, request: Request) -> Response:
         """One small image."""
         presentation = thumbnail_presentation(request.query_params)
         wanted = wanted_of(request)
-        locations = await self._located(request)
+        locations = present(await self._located(request))
         headers = validators_of(request, locations, "thumbnail")
         unchanged = not_modified(request, headers)
         if unchanged is not None:

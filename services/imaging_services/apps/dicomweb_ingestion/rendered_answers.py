@@ -17,7 +17,7 @@ from imaging_services.domain.manifest.query import InstanceLocation
 
 log = structlog.get_logger(__name__)
 
-_EDITION = 1
+_EDITION = 2
 """Of the rendering: goes into ETags, to be raised when the same request shall give another picture."""
 
 _AHEAD = 2

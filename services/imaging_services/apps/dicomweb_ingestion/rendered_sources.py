@@ -12,6 +12,7 @@ from imaging_services.adapters.pixels.workers import PixelWorkers
 from imaging_services.adapters.rendering.animation import Animation
 from imaging_services.adapters.rendering.encoding import GIF, JPEG, PNG
 from imaging_services.adapters.rendering.image import frame_file, rendered_size
+from imaging_services.adapters.rendering.overlay import DATA_TAGS
 from imaging_services.adapters.rendering.presentation import Presentation
 from imaging_services.domain.dicom.transfer_syntaxes import name_of
 from imaging_services.domain.errors import CannotTranscode, NotFound
@@ -27,17 +28,20 @@ LARGEST_ANIMATION = 1 << 30
 """Pixels of all frames together; who wants more asks for frames."""
 
 _NEEDED = [
-    int(Tag(keyword))
-    for keyword in (
-        "SharedFunctionalGroupsSequence",
-        "PerFrameFunctionalGroupsSequence",
-        "ModalityLUTSequence",
-        "VOILUTSequence",
-        "OpticalPathSequence",
-        "ICCProfile",
-        *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
-        *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
-    )
+    *DATA_TAGS,
+    *(
+        int(Tag(keyword))
+        for keyword in (
+            "SharedFunctionalGroupsSequence",
+            "PerFrameFunctionalGroupsSequence",
+            "ModalityLUTSequence",
+            "VOILUTSequence",
+            "OpticalPathSequence",
+            "ICCProfile",
+            *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+            *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+        )
+    ),
 ]
 
 
@@ -101,7 +105,7 @@ class ImageSource:
         return self.workers.room(self.frames.pixels.decoded_bytes)
 
     def _pixels_of(self, presentation: Presentation) -> int:
-        columns, rows = rendered_size(self.frames.header, self.frames.pixels, presentation.viewport)
+        columns, rows = rendered_size(self.frames.header, self.frames.pixels, presentation)
         return columns * rows
 
 

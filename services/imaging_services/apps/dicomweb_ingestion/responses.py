@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from imaging_services.apps.dicomweb_ingestion.head import HEAD_ONLY
 from imaging_services.domain.manifest.query import InstanceLocation
 
 Write = Callable[[bytes], Awaitable[None]]
@@ -57,6 +58,11 @@ class Pushed(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run as ASGI application."""
+        if scope.get(HEAD_ONLY):
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+            return
         body = asyncio.ensure_future(self._send(send))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
@@ -127,6 +133,13 @@ def not_modified(request: Request, headers: Mapping[str, str]) -> Response | Non
     if headers["ETag"] not in tags and "*" not in tags:
         return None
     return Response(status_code=304, headers=dict(headers))
+
+
+def partly(response: Response, recorded: Sequence[InstanceLocation], found: Sequence[InstanceLocation]) -> Response:
+    """206 instead of 200 when some of what is recorded is not in the answer (PS3.18 table 10.4.3-2)."""
+    if len(found) < len(recorded) and response.status_code == 200:
+        response.status_code = 206
+    return response
 
 
 def byte_range(request: Request, length: int, headers: Mapping[str, str]) -> tuple[int, int] | None:

@@ -29,11 +29,12 @@ def routers(
     remover: ObjectRemover | None = None,
     workers: PixelWorkers | None = None,
 ) -> Mapping[str, Sequence[APIRouter]]:
-    """The routers under their prefixes; without ``sink`` nothing is stored, without ``manifest`` nothing is read.
+    """The routers under their prefixes; without ``sink`` nothing is stored or deleted, without ``manifest`` nothing is
+    read.
     ``kept``: where headers are kept for study header documents, by default in memory. ``remover``: removes objects of
     what is deleted; without it nothing is deleted. ``workers``: threads that decode and encode pixels."""
     workers = workers or PixelWorkers()
-    stow = _stow(settings, space, sink) if sink is not None else None
+    stow = _stow(settings, space, sink) if settings.stores and sink is not None else None
     if manifest is None:
         return prefixes(stow, [])
     streaming = streaming_routers(

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -10,15 +10,16 @@ from pydantic_settings import SettingsConfigDict
 from imaging_services.adapters.nats.settings import EventSettings
 from imaging_services.adapters.postgres.settings import DatabaseVariables
 from imaging_services.domain.errors import SettingsError
-from imaging_services.runtime import ServiceSettings
+from imaging_services.runtime import ServiceSettings, WorkerVariables
 
 _ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
 
-class Settings(EventSettings, DatabaseVariables, ServiceSettings):
+class Settings(EventSettings, DatabaseVariables, WorkerVariables, ServiceSettings):
     """STOW-RS, QIDO-RS and WADO-RS of one storage space, together or apart."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True)
+    PORT_PREFIX: ClassVar[str] = "HTTP"
 
     DICOMWEB_ROLE: Literal["all", "stow", "wado"] = Field(
         default="all", description="what is served: STOW-RS (stow), QIDO-RS and WADO-RS (wado), or all of it"
@@ -99,12 +100,18 @@ class Settings(EventSettings, DatabaseVariables, ServiceSettings):
         """True when QIDO-RS and WADO-RS are served."""
         return self.DICOMWEB_ROLE != "stow"
 
+    @property
+    def deletes(self) -> bool:
+        """True when DELETE is served: beside what is read, and where the event processor itself says that a deletion is
+        recorded, which a broker between them does not."""
+        return self.DICOMWEB_DELETE and self.reads and bool(self.EVENTS_NATS_URL)
+
     def check(self) -> None:
         """Raise ``SettingsError`` for what is missing or cannot work together."""
         if self.stores and not (self.K_SINK or self.EVENTS_NATS_URL):
             raise SettingsError("no place to hand in events: set EVENTS_NATS_URL or K_SINK")
-        if self.DICOMWEB_DELETE and not (self.stores and self.reads and self.EVENTS_NATS_URL):
-            raise SettingsError("DICOMWEB_DELETE needs DICOMWEB_ROLE=all and EVENTS_NATS_URL")
+        if self.DICOMWEB_DELETE and not self.deletes:
+            raise SettingsError("DICOMWEB_DELETE needs DICOMWEB_ROLE=wado or all, and EVENTS_NATS_URL")
         for origin in self.cors_origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise SettingsError(f"HTTP_CORS_ORIGINS: {origin!r} is neither * nor as https://viewer.example.org")

@@ -112,7 +112,14 @@ class _Stow:
         if not form.metadata:
             return PartReceiver(self._ingest, self._budget, study=study, concurrency=concurrency)
         location = str(request.url)
-        return MetadataReceiver(self._ingest, self._budget, study=study, concurrency=concurrency, location=location)
+        return MetadataReceiver(
+            self._ingest,
+            self._budget,
+            study=study,
+            concurrency=concurrency,
+            location=location,
+            max_body=self._limits.max_body,
+        )
 
     def _require_length(self, request: Request) -> None:
         """Raise HTTP 413 when the length that is declared is too long already."""

@@ -2,9 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from starlette.exceptions import HTTPException
 
 from imaging_services.domain.dicom.bulk_media import FIRST_LOOK, codestream_offset, pixel_transfer_syntax
 from imaging_services.domain.dicom.media_types import OCTET_STREAM, MediaRange
@@ -14,6 +16,7 @@ from imaging_services.domain.ports import Spool
 
 MAX_PARTS = 100_000
 """Most bulk data parts of a request."""
+_REPEATED, _REPEATED_BYTES = 4, 4 << 30
 _BLOCK = 1024 * 1024
 _FRAMES = re.compile(r"(.+)/frames/([0-9]{1,8})")
 
@@ -146,8 +149,16 @@ class BulkParts:
         """For one instance of so many frames; ``absolute`` makes locations of its URIs."""
         return Resolver(lambda uri: self._found(absolute(uri)), frames)
 
-    def require_all_used(self, locations: Set[str]) -> None:
-        """Raise ``InvalidInput`` when none of these locations is that of some part, which would be thrown away."""
+    def require_fitting(self, locations: Mapping[str, int], max_body: int | None) -> None:
+        """Check how often each location is referred to. Raises ``InvalidInput`` when some part is at none of them and
+        would be thrown away, HTTP 413 when parts that are referred to again and again make more than a request may
+        have: ``max_body`` bytes, by default 4 GiB, or four times what has come."""
+        stored = sum(
+            times * part.length for location, times in locations.items() for part in self._parts.get(location, ())
+        )
+        most = max(_REPEATED * self._spool.size, _REPEATED_BYTES) if max_body is None else max_body
+        if stored > most:
+            raise HTTPException(413, f"the instances refer to {stored} bytes of bulk data, more than {most}")
         used = len({id(part) for location in locations for part in self._parts.get(location, ())})
         if used < self._count:
             raise InvalidInput(f"{self._count - used} parts of bulk data have no BulkDataURI in the metadata")

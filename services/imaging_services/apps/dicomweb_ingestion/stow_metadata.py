@@ -5,6 +5,7 @@ The bulk data of a request waits in one spool until its end, since metadata may 
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,10 +88,20 @@ def _instances(content: bytearray) -> list[Any]:
 
 class MetadataReceiver:
     """Takes one request apart and stores the instances of its metadata. ``location``: the request's URL, which relative
-    URIs belong to."""
+    URIs belong to. ``max_body``: bytes of a request, None for any number."""
 
-    def __init__(self, ingest: Ingest, budget: Budget, *, study: str | None, concurrency: int, location: str) -> None:
+    def __init__(
+        self,
+        ingest: Ingest,
+        budget: Budget,
+        *,
+        study: str | None,
+        concurrency: int,
+        location: str,
+        max_body: int | None = None,
+    ) -> None:
         self._ingest = ingest
+        self._max_body = max_body
         self._budget = budget
         self._expected = Expected(study_instance_uid=study) if study else None
         self._turns = asyncio.Semaphore(concurrency)
@@ -116,7 +127,7 @@ class MetadataReceiver:
             for event in parser.close():
                 await self._take(event, bulk)
             models = await asyncio.to_thread(self._metadata.models)
-            bulk.require_all_used(await asyncio.to_thread(self._locations, models))
+            bulk.require_fitting(await asyncio.to_thread(self._locations, models), self._max_body)
             await bulk.complete()
             self.outcomes = [Outcome() for _ in models]
             async with asyncio.TaskGroup() as tasks:
@@ -147,12 +158,12 @@ class MetadataReceiver:
         except ValueError as error:
             raise InvalidInput(f"a location of bulk data is no URI: {error}") from None
 
-    def _locations(self, models: list[Any]) -> set[str]:
-        """Where the metadata says that bulk data is; what is no URI is told with its instance."""
-        found = set()
+    def _locations(self, models: list[Any]) -> Counter[str]:
+        """Where the metadata says that bulk data is, and how often; what is no URI is told with its instance."""
+        found: Counter[str] = Counter()
         for uri in _bulk_data_uris(models):
             with contextlib.suppress(InvalidInput):
-                found.add(self._absolute(uri))
+                found[self._absolute(uri)] += 1
         return found
 
     async def _store(self, model: Any, bulk: BulkParts, outcome: Outcome) -> None:

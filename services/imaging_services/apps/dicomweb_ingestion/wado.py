@@ -15,10 +15,12 @@ from imaging_services.apps.dicomweb_ingestion.instances import InstanceRetriever
 from imaging_services.apps.dicomweb_ingestion.metadata import MetadataRetriever
 from imaging_services.apps.dicomweb_ingestion.pieces import PieceSender
 from imaging_services.apps.dicomweb_ingestion.resources import base_url, scope_of
+from imaging_services.apps.dicomweb_ingestion.responses import partly
 from imaging_services.domain.budget import ByteBudget
 from imaging_services.domain.errors import NotFound
 from imaging_services.domain.manifest.query import InstanceLocation
 from imaging_services.domain.ports import ManifestQuery, ObjectStore
+from imaging_services.domain.retrieve.present import present
 
 log = structlog.get_logger(__name__)
 
@@ -62,19 +64,25 @@ def wado_router(
         return found
 
     async def retrieve(request: Request) -> Response:
-        found = await located(request)
-        return await instances.answer(
+        recorded = await located(request)
+        found = present(recorded)
+        answer = await instances.answer(
             request, found, base_url(request, external_endpoint), single="instance" in request.path_params
         )
+        return partly(answer, recorded, found)
 
     async def retrieve_metadata(request: Request) -> Response:
-        return await metadata.answer(request, await located(request), base_url(request, external_endpoint))
+        recorded = await located(request)
+        found = present(recorded)
+        return partly(await metadata.answer(request, found, base_url(request, external_endpoint)), recorded, found)
 
     async def retrieve_frames(request: Request) -> Response:
-        return await frames.frames(request, (await located(request))[0], base_url(request, external_endpoint))
+        (instance,) = present((await located(request))[:1])
+        return await frames.frames(request, instance, base_url(request, external_endpoint))
 
     async def retrieve_bulk_data(request: Request) -> Response:
-        return await frames.bulk_data(request, (await located(request))[0], base_url(request, external_endpoint))
+        (instance,) = present((await located(request))[:1])
+        return await frames.bulk_data(request, instance, base_url(request, external_endpoint))
 
     router = APIRouter()
     for path in (INSTANCE, SERIES, STUDY):

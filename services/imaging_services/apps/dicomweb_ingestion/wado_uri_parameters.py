@@ -1,7 +1,6 @@
 """Parameters of WADO-URI requests (PS3.18 section 9.1.2), read and checked.
 
-Names are looked up as the Standard spells them. A parameter that is unknown to the Standard is ignored, as it says; one
-that it defines and that is not supported here is refused, since ignoring it would give another answer than asked for.
+Names are looked up as the Standard spells them. A parameter that is unknown to the Standard is ignored, as it says.
 """
 
 from collections.abc import Mapping
@@ -25,21 +24,21 @@ IMAGE_ONLY = (
     "windowWidth",
     "imageQuality",
     "frameNumber",
+    "presentationUID",
+    "presentationSeriesUID",
 )
 """Not together with ``application/dicom`` (PS3.18 section 9.1.2.4)."""
 
-_REFUSED = {
-    "anonymize": "instances are not de-identified here",
-    "presentationUID": "presentation states are not applied",
-    "presentationSeriesUID": "presentation states are not applied",
-}
+_IMAGE_OF_STATE = ("windowCenter", "windowWidth")
+"""Not together with a presentation state, which has windows of its own."""
 _NEVER = (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
 """Transfer syntaxes that section 9.1.2.3.2 rules out."""
 
 
 @dataclass(frozen=True, slots=True)
 class UriRequest:
-    """One request; ``frame`` is None for all of them, ``transfer_syntax`` None for the one stored."""
+    """One request; ``frame`` is None for all of them, ``transfer_syntax`` None for the one stored. ``state``: the
+    presentation state to be applied."""
 
     scope: Scope
     content_type: str | None
@@ -47,6 +46,8 @@ class UriRequest:
     frame: int | None
     transfer_syntax: str | None
     image_only: tuple[str, ...]
+    anonymize: bool
+    state: Scope | None
 
 
 def uri_request(parameters: Mapping[str, str], provider: str) -> UriRequest:
@@ -54,9 +55,6 @@ def uri_request(parameters: Mapping[str, str], provider: str) -> UriRequest:
     if parameters.get("requestType") != "WADO":
         raise InvalidInput("requestType is missing or is not WADO")
     scope = Scope(_uid(parameters, "studyUID"), _uid(parameters, "seriesUID"), _uid(parameters, "objectUID"), provider)
-    for name, reason in _REFUSED.items():
-        if name in parameters:
-            raise InvalidInput(f"{name} is not supported: {reason}")
     utf_8_only(parameters.get("charset"))
     return UriRequest(
         scope,
@@ -65,6 +63,8 @@ def uri_request(parameters: Mapping[str, str], provider: str) -> UriRequest:
         _frame(parameters.get("frameNumber")),
         _transfer_syntax(parameters.get("transferSyntax")),
         tuple(name for name in IMAGE_ONLY if name in parameters),
+        _anonymize(parameters.get("anonymize")),
+        _state(parameters, scope),
     )
 
 
@@ -122,6 +122,23 @@ def _frame(value: str | None) -> int | None:
     if not value.isascii() or not value.isdigit() or len(value) > 9 or int(value) < 1:
         raise InvalidInput("frameNumber is a whole number from 1")
     return int(value)
+
+
+def _anonymize(value: str | None) -> bool:
+    if value not in (None, "yes"):
+        raise InvalidInput("anonymize is yes, or left out (PS3.18 section 9.4.1.2.1)")
+    return value == "yes"
+
+
+def _state(parameters: Mapping[str, str], image: Scope) -> Scope | None:
+    """A presentation state is of the study of the images that it is about (PS3.3 section A.33)."""
+    if "presentationUID" not in parameters and "presentationSeriesUID" not in parameters:
+        return None
+    series, instance = _uid(parameters, "presentationSeriesUID"), _uid(parameters, "presentationUID")
+    for name in _IMAGE_OF_STATE:
+        if name in parameters:
+            raise InvalidInput(f"{name} does not go together with presentationUID")
+    return Scope(image.study_instance_uid, series, instance, image.provider)
 
 
 def _transfer_syntax(value: str | None) -> str | None:

@@ -1,25 +1,23 @@
 """A stored instance as something to read from: ranges of the object, or the inflated data set when it is deflated."""
 
 import asyncio
-import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from imaging_services.domain.dicom.part10 import file_meta, read_file_head
 from imaging_services.domain.dicom.range_file import RangeFile
-from imaging_services.domain.dicom.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, encoding_of
-from imaging_services.domain.errors import NotFound, PermanentError
+from imaging_services.domain.dicom.transfer_syntaxes import encoding_of
+from imaging_services.domain.errors import NotFound
 from imaging_services.domain.manifest.query import InstanceLocation
 from imaging_services.domain.ports import ObjectStore
+from imaging_services.domain.retrieve.inflation import Inflated, inflated
+from imaging_services.domain.retrieve.inspection import INSPECTIONS, Fetches
 
 T = TypeVar("T")
 
 HEAD_BYTES = 256 * 1024
 """Read first when the manifest does not know where the header ends."""
 LARGEST_HEAD = 8 * 1024 * 1024
-INFLATED_LIMIT = 256 * 1024 * 1024
 SMALL_FILE = 1024 * 1024
-FETCH_SECONDS = 60.0
 _STORAGE = "1.2.840.10008.5.1.4.1.1"
 _ONE_FRAME_CLASSES = frozenset(
     f"{_STORAGE}.{number}"
@@ -36,7 +34,9 @@ _FETCHED_AT_ONCE = 16
 class StoredFile:
     """Bytes of one stored Part 10 file."""
 
-    def __init__(self, store: ObjectStore, location: InstanceLocation, size: int, content: bytes | None = None) -> None:
+    def __init__(
+        self, store: ObjectStore, location: InstanceLocation, size: int, content: bytes | Inflated | None = None
+    ) -> None:
         self._store, self._content = store, content
         self.location, self.size = location, size
 
@@ -48,7 +48,7 @@ class StoredFile:
     async def get(self, start: int, length: int) -> bytes:
         """Read a range into memory."""
         if self._content is not None:
-            return self._content[start : start + length]
+            return bytes(memoryview(self._content)[start : start + length])
         return await self._store.get(self.location.object_name, start, length)
 
     async def stream(self, start: int, length: int) -> AsyncIterator[bytes]:
@@ -58,10 +58,11 @@ class StoredFile:
                 yield block
             return
         for position in range(start, start + length, _BLOCK):
-            yield self._content[position : min(position + _BLOCK, start + length)]
+            yield bytes(memoryview(self._content)[position : min(position + _BLOCK, start + length)])
 
     async def inspect(self, work: Callable[[RangeFile], T], *, values_follow: bool = False) -> T:
-        """Run blocking work over the file in a thread; the header is fetched beforehand, the rest as touched.
+        """Run blocking work over the file in a thread; the header is fetched beforehand, the rest as touched. Raises
+        ``OutOfResources`` when too much such work waits.
 
         ``values_follow``: what is found will be read next, so a small file is fetched whole, in one round trip.
         """
@@ -70,15 +71,17 @@ class StoredFile:
         offset = self.location.pixel_data_offset
         wanted = HEAD_BYTES if offset is None or self._content is not None else offset + _BEHIND_HEADER
         head = await self.get(0, min(wanted, self.size, LARGEST_HEAD))
-        loop = asyncio.get_running_loop()
 
-        def fetch(start: int, length: int) -> bytes:
-            return asyncio.run_coroutine_threadsafe(self.get(start, length), loop).result(FETCH_SECONDS)
+        def inspected(fetches: Fetches) -> T:
+            def fetch(start: int, length: int) -> bytes:
+                return fetches.get(self.get(start, length))
 
-        def fetch_many(starts: Sequence[int], length: int) -> list[bytes]:
-            return asyncio.run_coroutine_threadsafe(self._get_many(starts, length), loop).result(FETCH_SECONDS)
+            def fetch_many(starts: Sequence[int], length: int) -> list[bytes]:
+                return fetches.get(self._get_many(starts, length))
 
-        return await asyncio.to_thread(lambda: work(RangeFile(head, self.size, fetch, fetch_many=fetch_many)))
+            return work(RangeFile(head, self.size, fetch, fetch_many=fetch_many))
+
+        return await INSPECTIONS.run(inspected)
 
     async def _get_many(self, starts: Sequence[int], length: int) -> list[bytes]:
         turns = asyncio.Semaphore(_FETCHED_AT_ONCE)
@@ -93,7 +96,7 @@ class StoredFile:
 async def open_stored(store: ObjectStore, location: InstanceLocation) -> StoredFile:
     """Open for reading inside the file. Raises ``NotFound`` when the object has vanished."""
     if encoding_of(location.transfer_syntax_uid).deflated:
-        content = await _inflated(store, location)
+        content = await inflated(store, location)
         return StoredFile(store, location, len(content), content)
     return StoredFile(store, location, await stored_size(store, location))
 
@@ -106,29 +109,3 @@ async def stored_size(store: ObjectStore, location: InstanceLocation) -> int:
     if info is None:
         raise NotFound(f"the object of instance {location.sop_instance_uid} is not in the storage space")
     return info.size
-
-
-async def _inflated(store: ObjectStore, location: InstanceLocation) -> bytes:
-    """The file with its data set inflated, as Explicit VR Little Endian (PS3.5 section A.5)."""
-    if await stored_size(store, location) > INFLATED_LIMIT:
-        raise PermanentError("the deflated data set is too long to be inflated")
-    content = await store.get(location.object_name)
-    return await asyncio.to_thread(_inflate, content, location)
-
-
-def _inflate(content: bytes, location: InstanceLocation) -> bytes:
-    head = read_file_head(content, ended=True)
-    start = head.data_set if head else 0
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        data_set = inflater.decompress(content[start:], INFLATED_LIMIT)
-    except zlib.error as error:
-        raise PermanentError(f"the deflated data set cannot be inflated: {error}") from None
-    if inflater.unconsumed_tail:
-        raise PermanentError("the inflated data set is too long")
-    meta = file_meta(
-        sop_class_uid=location.sop_class_uid,
-        sop_instance_uid=location.sop_instance_uid,
-        transfer_syntax=EXPLICIT_VR_LITTLE_ENDIAN,
-    )
-    return meta + data_set

@@ -54,6 +54,8 @@ ACCEPT = Parameter("accept", "media types instead of the Accept header (PS3.18 s
 IF_NONE_MATCH = Parameter("If-None-Match", "ETags of what the client has; 304 when it is current", place="header")
 RANGE = Parameter("Range", "one range of bytes, for an answer that is not multipart", place="header")
 
+RETRIEVAL = (400, 404, 406, 410)
+"""How a retrieval is refused."""
 ALWAYS_POSSIBLE: Mapping[int, str] = {
     500: "an unforeseen error",
     502: "refused by a backend",
@@ -64,12 +66,13 @@ STATUSES: Mapping[int, str] = {
     200: "success",
     202: "some instances are stored, others are not",
     204: "done; there is nothing to return",
-    206: "the range of bytes",
+    206: "the range of bytes, or of several instances those whose stored files are not missing",
     304: "the client's representation is current",
     400: "the request is wrong; the answer names what",
     404: "there is no such resource here",
     406: "none of the accepted media types is available; the answer says what is",
     409: "it contradicts what is recorded, or none of the instances could be stored",
+    410: "recorded, but the stored file is missing",
     413: "the request is longer than allowed",
     415: "the body's media type is not taken",
     416: "the range lies outside",

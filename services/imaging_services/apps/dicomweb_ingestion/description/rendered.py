@@ -3,6 +3,7 @@
 from imaging_services.apps.dicomweb_ingestion.description.model import (
     ACCEPT,
     IF_NONE_MATCH,
+    RETRIEVAL,
     VALIDATORS,
     Operation,
     Parameter,
@@ -37,12 +38,14 @@ _ALL_LEVELS = {**LEVELS, "Frames": f"{INSTANCE}/frames/{{frames}}"}
 
 
 def _rendered(level: str) -> Operation:
-    types = {"Instance": (*_IMAGES, *_OTHERS, _PARTS), "Frames": (*_IMAGES, _PARTS)}
+    of_one = {"Instance": (*_IMAGES, *_OTHERS, _PARTS), "Frames": (*_IMAGES, _PARTS)}
+    types = of_one.get(level, (*_IMAGES, *_OTHERS, f'{MULTIPART}; type="*/*"'))
     return Operation(
         f"RetrieveRendered{level}",
         f"Retrieve what people look at of the {level.lower()}: images, reports, documents",
         "PS3.18 section 10.4.1.1.3",
-        answers={200: types.get(level, (*_IMAGES, *_OTHERS, f'{MULTIPART}; type="*/*"')), 304: ()},
+        answers={200: types, 304: (), **({} if level in of_one else {206: types})},
+        refusals=RETRIEVAL,
         parameters=_RENDERING,
         headers=(*VALIDATORS, "Warning"),
     )
@@ -54,6 +57,7 @@ def _thumbnail(level: str) -> Operation:
         f"Retrieve one small image of the {level.lower()}",
         "PS3.18 section 10.4.1.1.4",
         answers={200: _IMAGES, 304: ()},
+        refusals=RETRIEVAL,
         parameters=(ACCEPT, _CHARSET, Parameter("viewport", "vw,vh: the largest size"), IF_NONE_MATCH),
         headers=VALIDATORS,
     )

@@ -4,6 +4,7 @@ from imaging_services.adapters.rendering.presentation import LARGEST_SIDE
 from imaging_services.apps.dicomweb_ingestion.description.model import (
     ACCEPT,
     IF_NONE_MATCH,
+    RETRIEVAL,
     UID,
     VALIDATORS,
     WHOLE,
@@ -33,6 +34,7 @@ OPERATIONS = {
             ),
             304: (),
         },
+        refusals=RETRIEVAL,
         parameters=(
             Parameter("requestType", "WADO", {"type": "string", "enum": ["WADO"]}, required=True),
             Parameter("studyUID", "Study Instance UID", UID, required=True),
@@ -49,6 +51,9 @@ OPERATIONS = {
             Parameter("windowCenter", "together with windowWidth", _NUMBER),
             Parameter("windowWidth", "1 or more", _NUMBER),
             Parameter("imageQuality", "of lossy compression", {"type": "integer", "minimum": 1, "maximum": 100}),
+            Parameter("presentationSeriesUID", "Series Instance UID of the presentation state", UID),
+            Parameter("presentationUID", "SOP Instance UID of a presentation state that is applied to the image", UID),
+            Parameter("anonymize", "with application/dicom: de-identified", {"type": "string", "enum": ["yes"]}),
             ACCEPT,
             IF_NONE_MATCH,
         ),
