@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from imaging_services.adapters.postgres.manifest import PostgresManifest
-from imaging_services.domain.errors import InvalidInput, MissingIdentifier, ObjectDeleted
+from imaging_services.domain.errors import InvalidInput, MissingIdentifier, ObjectDeleted, Superseded
 from imaging_services.domain.events.envelope import (
     ACCEPTED_AT,
     DICOM_AVAILABLE,
@@ -191,6 +191,21 @@ async def test_the_last_time_that_replaced_bytes_were_accepted_counts(manifest):
         assert await manifest.record([event]) == [None]
     await delete(manifest, "1.2")
     assert await manifest.record([versions[2]]) == [None]
+    assert await manifest.locate(Scope("1.2")) == []
+
+
+async def test_a_version_that_was_refused_is_removed_with_its_instance(manifest):
+    first, second = (stored("1.2", "1.2.1", "1.2.1.1", content=content) for content in ("newer", "older"))
+    newer = dataclasses.replace(first, extensions={ACCEPTED_AT: "2026-01-02T00:00:00Z"})
+    older = dataclasses.replace(second, extensions={ACCEPTED_AT: "2026-01-01T00:00:00Z"})
+    assert await manifest.record([newer]) == [None]
+    for _ in range(2):
+        (refused,) = await manifest.record([older])
+        assert isinstance(refused, Superseded)
+    await delete(manifest, "1.2")
+    waiting = {one.object_name for one in await manifest.waiting_objects("north")}
+    assert waiting == {json.loads(event.data)["store"]["objectName"] for event in (newer, older)}
+    assert await manifest.record([older]) == [None]  # what has been deleted, delivered once more
     assert await manifest.locate(Scope("1.2")) == []
 
 

@@ -139,6 +139,14 @@ async def test_objects_are_listed_and_deleted(space: ObjectStore) -> None:
     assert {info.key async for info in space.list()} == keys - {min(keys)}
 
 
+async def test_objects_are_listed_in_order_of_their_keys(space: ObjectStore) -> None:
+    keys = [f"{number * 0x11:02x}{'0' * 62}{end}.dcm" for number in range(16) for end in ("", "-1", "-10")]
+    await asyncio.gather(*(space.put(key, b"x") for key in keys))
+    assert [info.key async for info in space.list()] == sorted(keys)
+    for after in (sorted(keys)[20], "8", "ff", "zz"):
+        assert [info.key async for info in space.list(after)] == [key for key in sorted(keys) if key > after]
+
+
 async def test_check_leaves_nothing(space: ObjectStore) -> None:
     await space.check()
     assert [info async for info in space.list()] == []

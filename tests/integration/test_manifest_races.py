@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,12 +12,16 @@ import psycopg
 import pytest
 
 from imaging_services.adapters.postgres.manifest import PostgresManifest
-from imaging_services.domain.errors import BackendUnavailable, Conflict, Superseded
+from imaging_services.adapters.postgres.migrate import migrate
+from imaging_services.adapters.postgres.pool import open_pool
+from imaging_services.adapters.postgres.settings import PostgresSettings
+from imaging_services.domain.errors import BackendUnavailable, Conflict, RetryableError, Superseded
 from imaging_services.domain.events.envelope import ACCEPTED_AT, DICOM_AVAILABLE, IMAGE_STORED, STUDY_REVISION
 from imaging_services.domain.manifest.query import Scope
 from imaging_services.domain.ports import Counts
 from support.manifest_events import stored
 from support.manifests import migrated_pool, published
+from support.wires import Wire
 
 
 def in_batches(events, size):
@@ -202,3 +207,23 @@ async def test_a_value_that_only_the_database_refuses_refuses_only_its_event(dat
         assert [number for number, result in enumerate(results) if result] == [13]
         assert (await manifest.counts()).instances == 39
         assert len(await published(manifest)) == 78
+
+
+async def test_a_database_that_keeps_its_connections_open_and_says_nothing_is_given_up(database):
+    settings = PostgresSettings(
+        host="127.0.0.1", name=database.name, user=database.user, password=database.password, timeout_seconds=1, port=1
+    )
+    with Wire(lambda: database.port) as wire:
+        async with open_pool(settings.model_copy(update={"port": wire.port})) as pool:
+            manifest = PostgresManifest(pool, "a")
+            await migrate(pool)
+            wire.swallow()
+            async with asyncio.timeout(20):
+                with pytest.raises(RetryableError):
+                    await manifest.counts()
+                wire.mend()
+                while True:
+                    with suppress(RetryableError):  # the pool connects again with pauses
+                        await manifest.record([stored("1.1", "1.1.1", "1.1.1.1")])
+                        break
+                    await asyncio.sleep(0.1)

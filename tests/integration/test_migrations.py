@@ -10,7 +10,7 @@ import pytest
 from imaging_services.adapters.postgres.manifest import PostgresManifest
 from imaging_services.adapters.postgres.migrate import Migration, migrate, migrations
 from imaging_services.adapters.postgres.pool import open_pool
-from imaging_services.domain.errors import BackendUnavailable, SettingsError
+from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, SettingsError
 from imaging_services.domain.events.envelope import ACCEPTED_AT
 from imaging_services.domain.manifest.query import Level, Query
 from imaging_services.domain.manifest.values import date_key, date_time_key, moved, time_key, zone_minutes
@@ -174,3 +174,50 @@ async def test_canonical_forms_are_those_of_the_domain(database):
             for key, minutes in product(moments, (0, 90, -90, 840)):
                 cursor = await connection.execute("SELECT dicom_moved(%s, %s)", (key, minutes))
                 assert await cursor.fetchone() == (moved(key, minutes),), key
+
+
+async def test_a_migration_that_meets_an_older_processor_begins_anew(database):
+    """The processor has a study and wants its series; the migration has the series and wants the study."""
+    entered, go_on = asyncio.Event(), asyncio.Event()
+    crossing = Migration(
+        len(migrations()) + 1,
+        "crossing",
+        "UPDATE dicom_series SET number = 1; UPDATE dicom_study SET study_id = 'migrated'",
+    )
+
+    async def processor(pool):
+        async with pool.connection() as connection, connection.transaction():
+            await connection.execute("SET LOCAL deadlock_timeout = '60s'")  # so that it is the migration that gives way
+            await connection.execute("UPDATE dicom_study SET study_id = 'recorded'")
+            entered.set()
+            await go_on.wait()
+            await connection.execute("UPDATE dicom_series SET number = 2")
+
+    async with open_pool(postgres_settings(database)) as pool:
+        await migrate(pool)
+        await PostgresManifest(pool, "edi").record([stored("1.2", "1.2.1", "1.2.1.1")])
+        recording = asyncio.create_task(processor(pool))
+        await entered.wait()
+        migrating = asyncio.create_task(migrate(pool, [*migrations(), crossing]))
+        async with pool.connection() as connection:
+            while True:
+                cursor = await connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                if await cursor.fetchone() != (0,):
+                    break
+        go_on.set()
+        await recording
+        assert await migrating == 1
+        async with pool.connection() as connection:
+            cursor = await connection.execute("SELECT st.study_id, se.number FROM dicom_study st, dicom_series se")
+            assert await cursor.fetchone() == ("migrated", 1)
+
+
+async def test_a_migration_that_gets_no_turn_says_so(database):
+    alter = Migration(len(migrations()) + 1, "alter", "SET LOCAL lock_timeout = 10; ALTER TABLE dicom_study ADD x int")
+    async with open_pool(postgres_settings(database)) as pool:
+        await migrate(pool)
+        async with pool.connection() as holding, holding.transaction():
+            await holding.execute("SELECT * FROM dicom_study")
+            with pytest.raises(DeadlineExceeded, match=r"migration 0\d+_alter: other transactions held"):
+                await migrate(pool, [*migrations(), alter], patience=0)
+        assert await migrate(pool, [*migrations(), alter]) == 1

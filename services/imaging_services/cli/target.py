@@ -34,7 +34,10 @@ class TargetSettings(ServiceSettings, EventLogSettings, RelayConnection, BridgeC
     BUCKET_CONFIG_PATH: Path | None = Field(default=None, description="directory of the storage space's ConfigMap")
     BUCKET_SECRET_PATH: Path | None = Field(default=None, description="directory of the storage space's Secret")
     QUERY_ENDPOINT: str | None = Field(default=None, description="base URL of the query API")
+    PROVIDER_NAME: str = Field(default="default", min_length=1, description="name of the storage space in events")
     WADO_INTERNAL_ENDPOINT: str | None = Field(default=None, description="base URL of WADO-RS")
+    WADO_EXTERNAL_ENDPOINT: str | None = Field(default=None, description="base URL of WADO-RS from outside")
+    EVENT_SOURCE: str = Field(default="imaging-cli", description="source of the events")
 
 
 def load_target(data_dir: Path | None) -> tuple[TargetSettings, StackConfiguration | None]:

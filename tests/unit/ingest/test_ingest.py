@@ -1,5 +1,6 @@
 """One instance through the ingest, on memory: what is stored, what is announced, what is refused."""
 
+import asyncio
 import hashlib
 import io
 import warnings
@@ -283,6 +284,28 @@ async def test_success_waits_for_the_record(ingesting: Fixture, failure: Excepti
     ingesting.sink.failure = None
     await ingesting.receive(body)
     assert len(ingesting.store.objects) == len(ingesting.sink.events) == 1
+
+
+async def test_an_object_that_cannot_be_announced_is_not_written_on(
+    ingesting: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = asyncio.Event()
+
+    async def never(key: str, body: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("no event")
+
+    monkeypatch.setattr(ingesting.store, "put", never)
+    monkeypatch.setattr("imaging_services.domain.ingest.ingest.image_stored", broken)
+    with pytest.raises(RuntimeError, match="no event"):
+        await ingesting.receive(encoded(instance()))
+    assert ended.is_set()
+    ingesting.assert_untouched()
 
 
 async def test_before_announce_comes_between_object_and_event(ingesting: Fixture) -> None:

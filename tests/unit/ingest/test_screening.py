@@ -16,7 +16,8 @@ async def test_all_bytes_pass(size: int) -> None:
     data_set = instance()
     body = encoded(data_set) + b"\xe0\x7f\x10\0OW\0\0" + (200_000).to_bytes(4, "little") + bytes(200_000)
     command = store_request(data_set.SOPClassUID, data_set.SOPInstanceUID)
-    screened = await screen(blocks(body, size), EXPLICIT, command)
+    header, screened = await screen(blocks(body, size), EXPLICIT, command)
+    assert header.uid(0x00080018) == data_set.SOPInstanceUID
     assert b"".join([block async for block in screened]) == body
 
 
@@ -24,7 +25,8 @@ async def test_an_instance_without_a_study_passes() -> None:
     data_set = instance()
     del data_set.StudyInstanceUID
     command = store_request(data_set.SOPClassUID, data_set.SOPInstanceUID)
-    assert [block async for block in await screen(blocks(encoded(data_set), 4096), EXPLICIT, command)]
+    _, screened = await screen(blocks(encoded(data_set), 4096), EXPLICIT, command)
+    assert [block async for block in screened]
 
 
 @pytest.mark.parametrize("which", ["class", "instance"])

@@ -23,8 +23,6 @@ MEMORY_LIMIT = 8 * 1024 * 1024
 """Longest instance that is kept in memory, bytes."""
 WRITE_SIZE = 1024 * 1024
 """Bytes gathered before they are written, since DIMSE fragments are small."""
-HASH_OFF_LOOP = 2 * 1024 * 1024
-"""From this many bytes on, hashing takes longer than handing it to a thread."""
 
 _PREFIX, _SUFFIX = "imaging-instance-", ".spool"
 _LOCKED_BY_THEN_SECONDS = 60
@@ -71,6 +69,7 @@ class FileSpool:
         self._file: BinaryIO | None = None
         self._path: Path | None = None
         self._hash = hashlib.sha256()
+        self._hashed = 0  # blocks in memory that are in the hash already
         self._body: bytes | None = None
         self._writing: asyncio.Future[None] | None = None
 
@@ -81,6 +80,10 @@ class FileSpool:
 
     async def write(self, block: bytes) -> None:
         """Append. Raises ``OutOfResources`` when the disk is full, ``BackendUnavailable`` when it fails."""
+        if self._path is None:
+            # While the rest is still on its way: at the end it would be waited for.
+            self._hash.update(block)
+            self._hashed += 1
         self._blocks.append(block)
         self._size += len(block)
         self._pending += len(block)
@@ -98,13 +101,9 @@ class FileSpool:
         return self._path
 
     async def digest(self) -> str:
-        """Lower-case hex SHA-256; of a file it was computed while writing."""
-        body = await self.body()
-        if isinstance(body, Path):
-            return self._hash.hexdigest()
-        if len(body) < HASH_OFF_LOOP:
-            return hashlib.sha256(body).hexdigest()
-        return (await asyncio.to_thread(hashlib.sha256, body)).hexdigest()
+        """Lower-case hex SHA-256, which was computed while writing."""
+        await self.body()
+        return self._hash.hexdigest()
 
     async def _flush(self) -> None:
         blocks, self._blocks, self._pending = self._blocks, [], 0
@@ -118,9 +117,11 @@ class FileSpool:
                 descriptor, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=self._directory)
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # says that its process is alive
                 self._file, self._path = os.fdopen(descriptor, "wb", buffering=0), Path(name)
-            for block in blocks:
+            for number, block in enumerate(blocks):
                 _write_all(self._file, block)
-                self._hash.update(block)
+                if number >= self._hashed:
+                    self._hash.update(block)
+            self._hashed = 0
         except OSError as error:
             raise _converted(error, self._directory) from error
 

@@ -18,11 +18,11 @@ from imaging_services.domain.errors import Conflict, PermanentError
 from imaging_services.domain.events.envelope import EVENT_TYPES, CloudEvent
 from imaging_services.domain.manifest.attributes import PATIENT_INSTANCES, PATIENT_SERIES, PATIENT_STUDIES
 from imaging_services.domain.manifest.deletion import DeletedObject, Deletion
+from imaging_services.domain.manifest.header_elements import Attributes
 from imaging_services.domain.manifest.matching import Condition, parse_filters
 from imaging_services.domain.manifest.paging import require_page
 from imaging_services.domain.manifest.query import DicomJson, InstanceLocation, Level, Query, Scope
 from imaging_services.domain.manifest.recording import (
-    Attributes,
     Recording,
     available_event,
     fill_absent,

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from imaging_services.domain.manifest import attributes as known
 from imaging_services.domain.manifest.deletion import DeletedObject, is_later_name, object_deleted
+from imaging_services.domain.manifest.header_elements import Attributes
 from imaging_services.domain.manifest.query import InstanceLocation
-from imaging_services.domain.manifest.recording import Attributes, Recording, superseded_by
+from imaging_services.domain.manifest.recording import Recording, superseded_by
 from imaging_services.domain.manifest.revision import InstanceState
 from imaging_services.domain.manifest.values import whole_number
 
@@ -47,6 +48,7 @@ class MemoryInstance:
             return False
         if any(identity == new.identity and at >= accepted_at for identity, at in self.replaced):
             return True
+        self.left_objects.setdefault(new.object_name, accepted_at)  # its object is there all the same
         raise superseded_by(new.sop_instance_uid, self.accepted_at)
 
     def times_replaced(self, identity: str) -> int:

@@ -12,9 +12,9 @@ from imaging_services.adapters.memory.manifest_records import (
 )
 from imaging_services.domain.errors import InvalidInput
 from imaging_services.domain.manifest.attributes import UNIQUE_KEYS
+from imaging_services.domain.manifest.header_elements import Attributes
 from imaging_services.domain.manifest.matching import Condition, matches_all, split_by_level
 from imaging_services.domain.manifest.query import Level, Query
-from imaging_services.domain.manifest.recording import Attributes
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,11 +57,12 @@ class MemoryObjectStore:
         self._fail()
         self.objects.pop(key, None)
 
-    async def list(self) -> AsyncIterator[ObjectInfo]:
-        """Every object."""
+    async def list(self, after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Every object in order."""
         self._fail()
-        for key in list(self.objects):
-            yield self._info(key)
+        for key in sorted(self.objects):
+            if key > after:
+                yield self._info(key)
 
     async def check(self) -> None:
         """Raise when the space is set to fail."""

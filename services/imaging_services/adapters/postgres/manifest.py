@@ -10,7 +10,7 @@ import structlog
 
 from imaging_services.adapters.postgres import delete, outbox, revise
 from imaging_services.adapters.postgres.pool import Connection, Pool, database_errors
-from imaging_services.adapters.postgres.record import Batch, record
+from imaging_services.adapters.postgres.record import Batch, Refusals, record
 from imaging_services.adapters.postgres.search import search, search_sql
 from imaging_services.adapters.postgres.sql import statement
 from imaging_services.domain.errors import InvalidInput, PermanentError
@@ -136,7 +136,7 @@ class PostgresManifest(PostgresManifestQuery):
         ours = {position: recordings[position] for position in events if position in recordings}
         others = {position: event for position, event in events.items() if position not in ours}
         try:
-            return dict(await record(connection, Batch(ours, others, self._source, self._queued)))
+            return dict(await self._commit(connection, Batch(ours, others, self._source, self._queued)))
         except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded) as error:
             log.warning("batch refused by the database", events=len(events), reason=type(error).__name__)
             if len(events) == 1:
@@ -148,6 +148,10 @@ class PostgresManifest(PostgresManifestQuery):
         for part in (positions[:half], positions[half:]):
             refused |= await self._record(connection, {position: events[position] for position in part}, recordings)
         return refused
+
+    async def _commit(self, connection: Connection, batch: Batch) -> Refusals:
+        """The one place where a batch is recorded."""
+        return await record(connection, batch)
 
     async def revise(self, quiet: timedelta, limit: int = 32) -> int:
         """See ``Manifest.revise``."""

@@ -1,19 +1,26 @@
 """The schema as numbered SQL files, applied once, in order, by whichever process starts first."""
 
+import asyncio
 import hashlib
 import re
+import time
 from dataclasses import dataclass
 from importlib import resources
 
 import structlog
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 from psycopg.rows import tuple_row
 
 from imaging_services.adapters.postgres.pool import Connection, Pool, database_errors
-from imaging_services.domain.errors import SettingsError
+from imaging_services.domain.errors import DeadlineExceeded, SettingsError
 
 log = structlog.get_logger(__name__)
 
 _LOCK = 0x494D4147_4D494752  # "IMAGMIGR": any number that nobody else in this database uses
+PATIENCE_SECONDS = 300.0
+"""How long a migration waits for its turn while others work in the database."""
+_LOCK_TIMEOUT = "5s"  # while a migration waits for a table, everybody who comes later waits behind it
+_PAUSE_SECONDS = 1.0
 _FILE = re.compile(r"([0-9]{4})_([a-z0-9_]+)\.sql")
 
 
@@ -42,18 +49,41 @@ def migrations() -> list[Migration]:
     return sorted(found, key=lambda one: one.number)
 
 
-async def migrate(pool: Pool, known: list[Migration] | None = None) -> int:
+async def migrate(pool: Pool, known: list[Migration] | None = None, *, patience: float = PATIENCE_SECONDS) -> int:
     """Bring the schema up to date; returns how many migrations were applied.
 
-    Several processes may start at once: one works, the others wait. Raises ``SettingsError`` when the database is
-    newer than this version, or when a file was changed after it had been applied.
+    Several processes may start at once: one works, the others wait. A processor of an older version may be at work:
+    where its transactions and a migration stand in each other's way, the migrations begin anew, for ``patience``
+    seconds. Raises ``SettingsError`` when the database is newer than this version, or when a file was changed after it
+    had been applied, ``DeadlineExceeded`` when there was no turn.
     """
     todo = migrations() if known is None else known
-    with database_errors("migrating the manifest database"):
-        async with pool.connection() as connection, connection.transaction():
-            await connection.execute("SET LOCAL statement_timeout = 0")
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-            return await _apply(connection, todo)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            with database_errors("migrating the manifest database"):
+                return await _migrate(pool, todo)
+        except _InTheWay as error:
+            if time.monotonic() >= deadline:
+                raise DeadlineExceeded(
+                    f"{error}: other transactions held its tables for {patience:g} s: stop the event processors of the"
+                    " older version, and what else works in this database"
+                ) from error
+            log.warning("migration waits for other transactions", migration=str(error), again_in_seconds=_PAUSE_SECONDS)
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+class _InTheWay(Exception):
+    """Another transaction and a migration waited for one another, or it held a table for too long."""
+
+
+async def _migrate(pool: Pool, todo: list[Migration]) -> int:
+    async with pool.connection() as connection, connection.transaction():
+        connection.patience = None
+        await connection.execute("SET LOCAL statement_timeout = 0")
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'".encode())
+        return await _apply(connection, todo)
 
 
 async def _apply(connection: Connection, known: list[Migration]) -> int:
@@ -67,7 +97,10 @@ async def _apply(connection: Connection, known: list[Migration]) -> int:
     _check(applied, known)
     pending = [one for one in known if one.number not in applied]
     for one in pending:
-        await connection.execute(one.sql.encode())
+        try:
+            await connection.execute(one.sql.encode())
+        except (DeadlockDetected, LockNotAvailable) as error:
+            raise _InTheWay(f"migration {one.number:04}_{one.name}") from error
         await connection.execute(
             "INSERT INTO schema_migration (number, name, checksum) VALUES (%s, %s, %s)",
             (one.number, one.name, one.checksum),

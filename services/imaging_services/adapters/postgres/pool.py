@@ -1,8 +1,11 @@
 """Connections to the manifest database: the only place that knows psycopg's connection options and exceptions."""
 
+import asyncio
+import os
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -10,6 +13,7 @@ import orjson
 import psycopg
 import structlog
 from psycopg import AsyncConnection, errors
+from psycopg.abc import RV, PQGen
 from psycopg.conninfo import make_conninfo
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -19,21 +23,56 @@ from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded,
 
 log = structlog.get_logger(__name__)
 
-Connection = AsyncConnection[tuple[Any, ...]]
+
+class Connection(AsyncConnection[tuple[Any, ...]]):
+    """A connection that is given up when the server is silent for ``patience`` seconds; None waits for ever.
+
+    The server's own limit, ``statement_timeout``, is of no use when it hangs, or when something in between keeps the
+    connection open and passes nothing on.
+    """
+
+    patience: float | None = None
+
+    async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """As psycopg's, which every operation goes through; its time-out would leave the connection in use."""
+        if self.patience is None:
+            return await super().wait(gen, interval, timeout)
+        watchdog = asyncio.get_running_loop().call_later(self.patience, self._shut_down)
+        try:
+            return await super().wait(gen, interval, timeout)
+        finally:
+            watchdog.cancel()
+
+    def _shut_down(self) -> None:
+        """End the TCP connection below libpq, which then reports that the server has closed it."""
+        log.warning("the manifest database does not answer, its connection is given up", seconds=self.patience)
+        with suppress(OSError), socket.socket(fileno=os.dup(self.pgconn.socket)) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+
+
 Pool = AsyncConnectionPool[Connection]
 
 _CONNECTING = "connecting to the manifest database"
 _TRUST = ": if the certificate is genuine, set DB_SSLROOTCERT to a PEM file of the authority that issued it"
 _RESTED_SECONDS = 2.0
+_CHECK_SECONDS = 5.0  # a rested connection that answers nothing for so long is replaced
 _FULL = (errors.DiskFull, errors.OutOfMemory, errors.TooManyConnections, errors.ConfigurationLimitExceeded)
 
 
 @asynccontextmanager
 async def open_pool(settings: PostgresSettings) -> AsyncIterator[Pool]:
     """A pool that replaces broken connections. Raises ``BackendUnavailable`` when the database does not answer now."""
+
+    async def reset(connection: Connection) -> None:
+        connection.patience = 2 * settings.timeout_seconds  # the server's own limit comes first
+
+    async def configure(connection: Connection) -> None:
+        set_json_loads(orjson.loads, connection)
+        await reset(connection)
+
     pool: Pool = AsyncConnectionPool(
         conninfo(settings),
-        connection_class=AsyncConnection[tuple[Any, ...]],
+        connection_class=Connection,
         kwargs={"autocommit": True},
         min_size=settings.min_size,
         max_size=max(settings.max_size, settings.min_size),
@@ -41,7 +80,8 @@ async def open_pool(settings: PostgresSettings) -> AsyncIterator[Pool]:
         max_idle=300,
         reconnect_timeout=settings.timeout_seconds,
         check=_Check(),
-        configure=_configure,
+        configure=configure,
+        reset=reset,
         open=False,
     )
     await pool.open()
@@ -74,12 +114,12 @@ class _Check:
     async def __call__(self, connection: Connection) -> None:
         now = time.monotonic()
         if now - self._used.get(connection, 0) > _RESTED_SECONDS:
-            await AsyncConnectionPool.check_connection(connection)
+            patience, connection.patience = connection.patience, _CHECK_SECONDS
+            try:
+                await AsyncConnectionPool.check_connection(connection)
+            finally:
+                connection.patience = patience
         self._used[connection] = now
-
-
-async def _configure(connection: Connection) -> None:
-    set_json_loads(orjson.loads, connection)
 
 
 def conninfo(settings: PostgresSettings) -> str:

@@ -11,9 +11,10 @@ SELECT uid, owner, place, newer, late FROM record_batch(%(studies)s::jsonb, %(se
 SELECT delete_instances(%(study)s::text, %(provider)s::text, %(instances)s::jsonb)
 
 -- name: waiting_objects
--- Objects of deleted instances that have not been removed yet.
+-- Objects of deleted instances that have not been removed yet, and that no other provider's instance lies in.
 SELECT objectname, waiting_since FROM deleted_object
 WHERE provider = %(provider)s AND waiting_since IS NOT NULL
+  AND NOT object_in_use(study_id, series_instance_uid, sop_instance_uid, bucketname, objectname)
 ORDER BY id LIMIT %(limit)s
 
 -- name: objects_removed
@@ -134,7 +135,7 @@ FROM dicom_study_provider
 -- name: locate
 -- Where the instances of a study, series or instance lie, within one provider or all.
 SELECT st.study_instance_uid, se.series_instance_uid, i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid,
-  i.provider, i.objectname, i.bucketname, i.size, i.digest, i.pixel_data_offset, i.last_modified
+  i.provider, i.objectname, i.bucketname, i.size, i.digest, i.pixel_data_offset, i.last_modified, i.missing_since
 FROM dicom_study st
 JOIN dicom_series se ON se.study_id = st.id
 JOIN dicom_instance i ON i.series_id = se.id
@@ -167,3 +168,173 @@ WITH there AS (
 INSERT INTO instance_header (instance_id, objectname, header)
 SELECT DISTINCT ON (id) id, objectname, header FROM there ORDER BY id
 ON CONFLICT (instance_id) DO UPDATE SET objectname = EXCLUDED.objectname, header = EXCLUDED.header
+
+-- name: audit_total
+-- How many instances a provider has.
+SELECT coalesce(sum(number_of_instances), 0)::bigint FROM dicom_study_provider WHERE provider = %(provider)s
+
+-- name: audit_entries
+-- Everything that is known of object names: of the provider, and of others in its bucket. What others have deleted
+-- comes without an id.
+SELECT name, role, instance_id, size, digest FROM (
+  SELECT objectname AS name, CASE WHEN provider <> %(provider)s THEN 'other'
+      WHEN missing_since IS NOT NULL THEN 'marked' ELSE 'instance' END AS role, id AS instance_id, size, digest
+  FROM dicom_instance WHERE provider = %(provider)s OR bucketname IS NOT DISTINCT FROM %(bucket)s
+  UNION ALL
+  SELECT objectname, CASE WHEN provider <> %(provider)s THEN 'other' ELSE 'replaced' END, instance_id, NULL, NULL
+  FROM replaced_object WHERE provider = %(provider)s OR bucketname IS NOT DISTINCT FROM %(bucket)s
+  UNION ALL
+  SELECT objectname, CASE WHEN provider <> %(provider)s THEN 'other' WHEN waiting_since IS NULL THEN 'deleted'
+      ELSE 'waiting' END, NULL, NULL, NULL
+  FROM deleted_object WHERE provider = %(provider)s OR bucketname IS NOT DISTINCT FROM %(bucket)s
+) AS known
+WHERE (%(after)s::text IS NULL OR name COLLATE "C" > %(after)s)
+  AND (%(names)s::text[] IS NULL OR name = ANY(%(names)s::text[]))
+ORDER BY name COLLATE "C"
+
+-- name: audit_instances
+-- Instances that still lie in these objects, and are still marked as missing if they were.
+SELECT i.id, st.study_instance_uid, se.series_instance_uid, i.sop_instance_uid
+FROM unnest(%(ids)s::bigint[], %(names)s::text[], %(marked)s::boolean[]) AS given (id, name, marked)
+JOIN dicom_instance i ON i.id = given.id AND i.objectname = given.name
+  AND (i.missing_since IS NOT NULL OR NOT given.marked)
+JOIN dicom_series se ON se.id = i.series_id
+JOIN dicom_study st ON st.id = se.study_id
+
+-- name: audit_versions
+-- What is recorded of these instances.
+SELECT given.study, given.series, given.sop, i.id, i.objectname, i.digest, i.accepted_at
+FROM unnest(%(studies)s::text[], %(series)s::text[], %(instances)s::text[]) AS given (study, series, sop)
+JOIN dicom_study st ON st.study_instance_uid = given.study
+JOIN dicom_series se ON se.study_id = st.id AND se.series_instance_uid = given.series AND se.provider = %(provider)s
+JOIN dicom_instance i ON i.series_id = se.id AND i.sop_instance_uid = given.sop
+
+-- name: mark_missing
+-- These instances' objects are not there; what has another object by now is left.
+UPDATE dicom_instance i SET missing_since = clock_timestamp()
+FROM unnest(%(ids)s::bigint[], %(names)s::text[]) AS given (id, name)
+WHERE i.id = given.id AND i.objectname = given.name AND i.missing_since IS NULL
+
+-- name: unmark_missing
+-- Their objects are there.
+UPDATE dicom_instance SET missing_since = NULL WHERE id = ANY(%(ids)s) AND missing_since IS NOT NULL
+
+-- name: leave_behind
+-- An object that holds a version of the instance which is not to be recorded.
+INSERT INTO replaced_object (instance_id, provider, bucketname, objectname, digest, replaced_at, refused)
+SELECT i.id, i.provider, i.bucketname, %(name)s::text, %(digest)s::text, clock_timestamp(), true
+FROM dicom_instance i
+WHERE i.id = %(id)s
+  AND NOT EXISTS (SELECT FROM replaced_object r WHERE r.instance_id = i.id AND r.objectname = %(name)s::text)
+
+-- name: audit_deletions
+-- When these instances were deleted last.
+SELECT given.study, given.series, given.sop, max(d.deleted_at)
+FROM unnest(%(studies)s::text[], %(series)s::text[], %(instances)s::text[]) AS given (study, series, sop)
+JOIN dicom_study st ON st.study_instance_uid = given.study
+JOIN deleted_object d ON d.study_id = st.id AND d.series_instance_uid = given.series
+  AND d.sop_instance_uid = given.sop AND d.provider = %(provider)s
+GROUP BY 1, 2, 3
+
+-- name: audit_successor
+-- The object in which the deleted instance of this one lies by now, and its digest.
+SELECT i.objectname, i.digest
+FROM deleted_object d
+JOIN dicom_series se ON se.study_id = d.study_id AND se.series_instance_uid = d.series_instance_uid
+  AND se.provider = d.provider
+JOIN dicom_instance i ON i.series_id = se.id AND i.sop_instance_uid = d.sop_instance_uid
+WHERE d.provider = %(provider)s AND d.objectname = %(name)s
+
+-- name: await_removal
+-- Objects of deleted instances that are there again.
+UPDATE deleted_object SET waiting_since = clock_timestamp()
+WHERE provider = %(provider)s AND objectname = ANY(%(names)s) AND waiting_since IS NULL
+  AND NOT object_in_use(study_id, series_instance_uid, sop_instance_uid, bucketname, objectname)
+
+-- name: begin_rebuild
+-- A provider's rebuild, unless it has instances already that no unfinished rebuild has recorded.
+INSERT INTO unfinished_rebuild (provider, begun_at)
+SELECT %(provider)s::text, clock_timestamp()
+WHERE %(go_on)s OR NOT EXISTS (
+  SELECT FROM dicom_study_provider WHERE provider = %(provider)s AND number_of_instances > 0)
+ON CONFLICT (provider) DO NOTHING
+
+-- name: rebuild_begun
+-- When the provider's rebuild began.
+SELECT begun_at FROM unfinished_rebuild WHERE provider = %(provider)s
+
+-- name: end_rebuild
+-- It is done.
+DELETE FROM unfinished_rebuild WHERE provider = %(provider)s
+
+-- name: rebuild_conflicts
+-- Objects that a rebuild passes over, by their place: of instances that were deleted later, and other versions of what
+-- was recorded before the rebuild began, or recorded and replaced.
+SELECT given.place, deleted.found, i.id
+FROM unnest(%(places)s::int[], %(studies)s::text[], %(series)s::text[], %(instances)s::text[], %(providers)s::text[],
+  %(names)s::text[], %(identities)s::text[], %(moments)s::timestamptz[])
+  AS given (place, study, series, sop, provider, name, identity, moment)
+CROSS JOIN LATERAL (
+  SELECT EXISTS (SELECT FROM deleted_object d WHERE d.objectname = given.name AND d.provider = given.provider)
+    OR EXISTS (
+      SELECT FROM dicom_study st JOIN deleted_object d ON d.study_id = st.id
+      WHERE st.study_instance_uid = given.study AND d.series_instance_uid = given.series
+        AND d.sop_instance_uid = given.sop AND d.provider = given.provider AND d.deleted_at > given.moment)
+) AS deleted (found)
+LEFT JOIN (
+  dicom_study st JOIN dicom_series se ON se.study_id = st.id JOIN dicom_instance i ON i.series_id = se.id
+) ON st.study_instance_uid = given.study AND se.series_instance_uid = given.series AND se.provider = given.provider
+  AND i.sop_instance_uid = given.sop
+WHERE deleted.found
+  OR coalesce(i.digest, i.objectname) <> given.identity AND (i.last_modified < %(begun)s
+    OR EXISTS (SELECT FROM replaced_object r WHERE r.instance_id = i.id AND r.objectname = given.name))
+
+-- name: lock_uids
+-- The locks of record_batch, in its order.
+SELECT pg_advisory_xact_lock(ordered.key)
+FROM (SELECT DISTINCT hashtextextended(one, 0) AS key FROM unnest(%(uids)s::text[]) AS one ORDER BY key) AS ordered
+
+-- name: begin_studies
+-- Studies that are not there yet begin with this revision.
+INSERT INTO dicom_study (study_instance_uid, revision)
+SELECT one, %(revision)s FROM unnest(%(uids)s::text[]) AS one
+ON CONFLICT (study_instance_uid) DO NOTHING
+
+-- name: changed_studies
+-- Which of these studies wait for their next revision already.
+SELECT c.study_id FROM study_change c JOIN dicom_study st ON st.id = c.study_id
+WHERE st.study_instance_uid = ANY(%(uids)s)
+
+-- name: forget_changes
+-- No revision follows from what was recorded just now.
+DELETE FROM study_change c USING dicom_study st
+WHERE st.id = c.study_id AND st.study_instance_uid = ANY(%(uids)s) AND c.study_id <> ALL(%(others)s::bigint[])
+
+-- name: delete_earlier
+-- Names of objects that had been deleted before the moments. What is there under them stays, until an audit is told to
+-- have it removed: nobody has read yet what took its place.
+INSERT INTO deleted_object (study_id, series_instance_uid, sop_instance_uid, provider, bucketname, objectname,
+  initial_revision, deleted_at, waiting_since)
+SELECT st.id, given.series, given.sop, given.provider, given.bucket, given.name, st.revision, given.moment, NULL
+FROM unnest(%(studies)s::text[], %(series)s::text[], %(instances)s::text[], %(providers)s::text[], %(buckets)s::text[],
+  %(names)s::text[], %(moments)s::timestamptz[]) AS given (study, series, sop, provider, bucket, name, moment)
+JOIN dicom_study st ON st.study_instance_uid = given.study
+WHERE NOT object_in_use(st.id, given.series, given.sop, given.bucket, given.name)
+ON CONFLICT DO NOTHING
+
+-- name: first_revision_studies
+-- Some studies whose first revision has not ended.
+SELECT st.study_instance_uid FROM dicom_study st
+WHERE st.revision = %(revision)s AND st.study_instance_uid > %(after)s
+  AND NOT EXISTS (SELECT FROM study_change c WHERE c.study_id = st.id)
+ORDER BY st.study_instance_uid LIMIT %(limit)s
+
+-- name: lock_studies
+-- Nobody records or revises these studies meanwhile; a statement after this one sees what was recorded before.
+SELECT id FROM dicom_study WHERE study_instance_uid = ANY(%(uids)s) ORDER BY id FOR UPDATE
+
+-- name: end_first_revision
+-- What studies hold counts as announced by this revision.
+UPDATE dicom_study st SET revision = revision + 1, revision_time = clock_timestamp()
+WHERE st.study_instance_uid = ANY(%(uids)s) AND st.revision = %(revision)s
+  AND NOT EXISTS (SELECT FROM study_change c WHERE c.study_id = st.id)

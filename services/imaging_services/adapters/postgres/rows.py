@@ -18,8 +18,9 @@ from imaging_services.domain.manifest.attributes import (
     STUDY_ID,
     STUDY_TIME,
 )
+from imaging_services.domain.manifest.header_elements import Attributes
 from imaging_services.domain.manifest.items import read_item
-from imaging_services.domain.manifest.recording import Attributes, Recording, combined, fact_id
+from imaging_services.domain.manifest.recording import Recording, combined, fact_id
 from imaging_services.domain.manifest.values import (
     MAX_KEY,
     date_key,

@@ -39,7 +39,7 @@ _COLUMNS = {
     Level.STUDY: _STUDY,
     Level.SERIES: _SERIES,
     Level.IMAGE: f"{_SERIES}, i.id AS instance, i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid,"
-    " i.number AS instance_number, i.attributes AS instance_attributes",
+    " i.number AS instance_number, i.attributes AS instance_attributes, i.missing_since IS NOT NULL AS missing",
 }
 _PAGE_ORDER = {
     Level.PATIENT: f"{_PATIENT_KEY}, st.id DESC",
@@ -142,6 +142,8 @@ def _recorded(row: Mapping[str, Any]) -> dict[str, Sequence[str]]:
         recorded[known.SOP_CLASS_UID] = [row["sop_class_uid"]]
         recorded[known.TRANSFER_SYNTAX_UID] = [row["transfer_syntax_uid"]]
         recorded[known.AVAILABLE_TRANSFER_SYNTAX_UID] = [row["transfer_syntax_uid"]]
+        if row["missing"]:
+            recorded[known.INSTANCE_AVAILABILITY] = ["UNAVAILABLE"]  # PS3.3 section C.4.23.1.1
     for tag in SEQUENCE_TAGS & recorded.keys():
         recorded[tag] = [item_text(item) for item in recorded[tag]]  # type: ignore[arg-type]
     for tag in (*_STUDY_TOTALS, *_PATIENT_TOTALS):

@@ -154,12 +154,13 @@ class CloudStore:
         except NotFound:
             log.debug("object to delete was absent", key=key)
 
-    async def list(self) -> AsyncIterator[ObjectInfo]:
-        """Every object, a page at a time."""
+    async def list(self, after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Every object, a page at a time. There are servers that begin with the first whatever is asked."""
         with converted("list"):
-            async for page in obstore.list(self._store, chunk_size=1000):
+            async for page in obstore.list(self._store, offset=after or None, chunk_size=1000):
                 for meta in page:
-                    yield _info(meta)
+                    if meta["path"] > after:
+                        yield _info(meta)
 
     async def check(self) -> None:
         """Write, read and delete a small object. Raises with a sentence that names the place."""

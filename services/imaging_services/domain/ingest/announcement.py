@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from imaging_services.domain.dicom.elements import Header
+from imaging_services.domain.dicom.elements import Header, RawElement
 from imaging_services.domain.dicom.items import element_json, items_json
 from imaging_services.domain.dicom.values import Decoding, decoding_of
 from imaging_services.domain.events.envelope import ACCEPTED_AT, IMAGE_STORED, CloudEvent, event_id
@@ -18,6 +18,9 @@ from imaging_services.domain.ingest.heading import Heading
 
 _CACHED_LENGTH = 64
 """Longest value, in bytes, whose decoded form is kept for the next instance."""
+_MOST_ELEMENTS = 16_384
+"""Private elements are left out of an event that would have more: the Standard has some 5,000 others, and a service is
+busy for seconds with hundreds of thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +78,19 @@ def elements_json(header: Header) -> list[dict[str, Any]]:
     decoding = decoding_of(header)
     found: dict[int, dict[str, Any]] = {}
     ordered, last = True, -1
-    for tag, vr, raw in header.elements:
+    for tag, vr, raw in _announced(header):
         if tag in found:
             continue
         short = raw is None or len(raw) <= _CACHED_LENGTH
         found[tag] = _cached_element(tag, vr, raw, decoding) if short else _element(tag, vr, raw, decoding)
         ordered, last = ordered and tag > last, tag
     return list(found.values()) if ordered else [found[tag] for tag in sorted(found)]
+
+
+def _announced(header: Header) -> list[RawElement]:
+    if len(header.elements) <= _MOST_ELEMENTS:
+        return header.elements
+    return [one for one in header.elements if not one[0] & 0x10000][:_MOST_ELEMENTS]  # odd groups are private
 
 
 def _element(tag: int, vr: str, raw: bytes | None, decoding: Decoding) -> dict[str, Any]:

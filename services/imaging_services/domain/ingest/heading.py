@@ -103,6 +103,19 @@ async def take_heading(blocks: AsyncIterator[bytes], declared: str) -> Heading:
     return _heading(header, encoding, declared, bytes(head), ended=ended)
 
 
+def heading_within(head: bytes, declared: str, *, ended: bool) -> Heading | None:
+    """The heading of a data set that begins with ``head``; None when its header goes on behind these bytes.
+
+    ``ended`` says that ``head`` is the whole data set. Raises ``NotDicom``, and ``MissingIdentifier`` for each of the
+    four UIDs.
+    """
+    header, encoding = look(head, declared, ended=ended)
+    if not header.complete:
+        return None
+    _require_place(header)
+    return _heading(header, encoding, declared, head, ended=ended)
+
+
 async def _read(blocks: AsyncIterator[bytes], head: bytearray, target: int) -> bool:
     """Append blocks to ``head`` until it has ``target`` bytes; True when there are no more."""
     while len(head) < target:

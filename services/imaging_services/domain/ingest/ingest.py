@@ -5,8 +5,9 @@ the event processor has recorded it. Whatever it raises, nothing of the instance
 is safe: key, object and event follow from the bytes alone.
 """
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -156,11 +157,27 @@ class Ingest:
         )
         # No HEAD first: a PUT of the same bytes under the same key changes nothing, and every new instance saves
         # a round trip.
-        await self._space.put(stored.key, await spool.body())
+        async with _under_way(self._space.put(stored.key, await spool.body())):
+            event = image_stored(stored, heading, self._provenance, accepted_at)
         if before_announce is not None:
             await before_announce(ingested)
-        await self._sink.send(image_stored(stored, heading, self._provenance, accepted_at))
+        await self._sink.send(event)
         return ingested
+
+
+@contextlib.asynccontextmanager
+async def _under_way(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Have the work done while the block runs, which must not wait; it is done, or has failed, at the end of the block,
+    and is cancelled with it."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.sleep(0)  # it gets as far as its first wait, which is for the storage space
+        yield
+        await task
+    except BaseException:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 async def _fill(spool: Spool, heading: Heading, rest: AsyncIterator[bytes]) -> None:

@@ -9,8 +9,11 @@ from imaging_services.domain.errors import DataSetMismatch, NotDicom
 from imaging_services.domain.ingest.heading import FIRST_LOOK, look
 
 
-async def screen(blocks: AsyncIterable[bytes], transfer_syntax: str, command: CommandSet) -> AsyncIterator[bytes]:
-    """Read the head of a data set, and give back all its blocks, unchanged.
+async def screen(
+    blocks: AsyncIterable[bytes], transfer_syntax: str, command: CommandSet
+) -> tuple[Header, AsyncIterator[bytes]]:
+    """Read the head of a data set, and give back what it says and all blocks, unchanged. The header is that of the
+    first 64 KiB.
 
     The sender is still there to be told: raises ``NotDicom`` when no UID of an instance can be read, and
     ``DataSetMismatch`` when SOP class or instance differ from the command's (PS3.4 section B.2.3).
@@ -24,7 +27,7 @@ async def screen(blocks: AsyncIterable[bytes], transfer_syntax: str, command: Co
         head += block or b""
     header, _ = look(head, transfer_syntax, ended=ended)
     _check(header, command)
-    return _all(bytes(head), iterator)
+    return header, _all(bytes(head), iterator)
 
 
 def _check(header: Header, command: CommandSet) -> None:

@@ -50,6 +50,13 @@ def digest_of(object_name: str) -> str | None:
     return match[1] if match else None
 
 
+def earlier_names(object_name: str) -> list[str]:
+    """The names that the same bytes had before ``object_key`` gave them this one: those of deleted objects."""
+    match = _OBJECT_KEY.fullmatch(object_name)
+    generation = int(object_name[65:].removesuffix(".dcm")) if match and object_name[64] == "-" else 0
+    return [object_key(object_name[:64], earlier) for earlier in range(generation)]
+
+
 def is_later_name(name: str, known: str) -> bool:
     """Whether ``name`` is what ``object_key`` gave to the same bytes after their object ``known`` had been deleted."""
     new, old = _OBJECT_KEY.fullmatch(name), _OBJECT_KEY.fullmatch(known)

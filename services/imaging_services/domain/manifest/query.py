@@ -65,7 +65,8 @@ class InstanceLocation:
     """A recorded instance and where its Part 10 file lies.
 
     ``size`` is the file's length in bytes, ``digest`` its hex SHA-256, ``pixel_data_offset`` the file offset of
-    the Pixel Data element; each None when the producer of the event did not say.
+    the Pixel Data element; each None when the producer of the event did not say. ``missing_since``: an audit has found
+    that the object is not there.
     """
 
     study_instance_uid: str
@@ -80,3 +81,4 @@ class InstanceLocation:
     digest: str | None
     pixel_data_offset: int | None
     last_modified: datetime
+    missing_since: datetime | None = None

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -24,35 +23,19 @@ from imaging_services.domain.events.envelope import (
 )
 from imaging_services.domain.events.payloads import DicomAvailable, ImageDeleted, Store, StudyRevision
 from imaging_services.domain.manifest.attributes import (
-    ATTRIBUTES,
     SERIES_INSTANCE_UID,
     SOP_CLASS_UID,
     SOP_INSTANCE_UID,
     STUDY_INSTANCE_UID,
-    Attribute,
 )
 from imaging_services.domain.manifest.deletion import Deletion, deletion, digest_of
-from imaging_services.domain.manifest.items import recorded_items
-from imaging_services.domain.manifest.query import Level
-from imaging_services.domain.manifest.values import clean_values
-
-Attributes = dict[str, list[str]]
-"""Recorded values as text, by tag; the items of a sequence as JSON (``domain/manifest/items.py``)."""
+from imaging_services.domain.manifest.header_elements import Attributes, cut_document, header_elements, text_of
 
 InstanceKey = tuple[str, str, str]
 
-_IDENTIFIERS = frozenset({STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID, SOP_CLASS_UID})
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 _INT8 = 2**63
-_CACHED_VALUES = 6
-_CACHED_LENGTH = 128  # characters of an element
 _CHECKED: dict[str, type[BaseModel]] = {DICOM_AVAILABLE: DicomAvailable, STUDY_REVISION: StudyRevision}
-_WANTED = {
-    spelled: row
-    for tag, row in ATTRIBUTES.items()
-    if tag in _IDENTIFIERS or not row.computed
-    for spelled in (tag, tag.lower())
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +105,7 @@ def read_event(event: CloudEvent) -> Recording | Deletion | None:
             return None
         if event.type == IMAGE_DELETED:
             return deletion(event, ImageDeleted.model_validate_json(event.data))
-        return _recording(event, orjson.loads(event.data))
+        return _recording(event)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"{event.type} is not JSON: {error}") from None
     except ValidationError as error:
@@ -131,11 +114,13 @@ def read_event(event: CloudEvent) -> Recording | Deletion | None:
         raise InvalidInput(f"{event.type} cannot be read: {place}: {first['msg']}") from None
 
 
-def _recording(event: CloudEvent, document: Any) -> Recording:
+def _recording(event: CloudEvent) -> Recording:
+    cut = cut_document(event.data)
+    document: Any = cut[0] if cut else orjson.loads(event.data)
     image = document.get("image") if isinstance(document, dict) else None
     if not isinstance(image, dict) or "store" not in document:
         raise InvalidInput(f"{event.type} has no image or no store")
-    header = _Header(image.get("elements"))
+    header = cut[1] if cut else header_elements(image.get("elements"))
     store = Store.model_validate(document["store"])
     digest = store.digest or digest_of(store.objectName)
     return Recording(
@@ -146,7 +131,7 @@ def _recording(event: CloudEvent, document: Any) -> Recording:
         sop_instance_uid=require_uid("SOPInstanceUID", header.identifiers.get(SOP_INSTANCE_UID)),
         sop_class_uid=require_uid("SOPClassUID", header.identifiers.get(SOP_CLASS_UID)),
         transfer_syntax_uid=require_uid(
-            "transferSyntaxUID", _text("transferSyntaxUID", image.get("transferSyntaxUID"))
+            "transferSyntaxUID", text_of("transferSyntaxUID", image.get("transferSyntaxUID"))
         ),
         provider=_required("store.provider", store.provider),
         bucket_name=_plain("store.bucketName", store.bucketName),
@@ -160,82 +145,6 @@ def _recording(event: CloudEvent, document: Any) -> Recording:
         series=header.series,
         instance=header.instance,
     )
-
-
-class _Header:
-    """The recorded attributes of a header by level; empty ones are as good as absent.
-
-    Read from the plain JSON: validating a hundred elements as models, of which a quarter is wanted, would take longer
-    than recording the instance.
-    """
-
-    def __init__(self, elements: Any) -> None:
-        self.identifiers: dict[str, str] = {}
-        self.study: Attributes = {}
-        self.series: Attributes = {}
-        self.instance: Attributes = {}
-        levels = {
-            Level.PATIENT: self.study,
-            Level.STUDY: self.study,
-            Level.SERIES: self.series,
-            Level.IMAGE: self.instance,
-        }
-        if not isinstance(elements, list):
-            raise InvalidInput("image.elements is no list")
-        for attribute, item in _recorded(elements):
-            tag = attribute.tag
-            if attribute.vr == "SQ":
-                if items := recorded_items(tag, item.get("items")):
-                    levels[attribute.level][tag] = items
-                continue
-            texts = _texts(tag, item)
-            if tag in _IDENTIFIERS:
-                self.identifiers[tag] = texts[0] if texts else ""
-            elif values := _cleaned(attribute.vr, texts):
-                levels[attribute.level][tag] = values
-
-
-def _recorded(elements: list[Any]) -> list[tuple[Attribute, dict[str, Any]]]:
-    """The elements that the manifest knows: a quarter of them."""
-    try:
-        tags = [item["group"] + item["element"] for item in elements]
-        if not set(map(type, tags)) <= {str}:  # early producers wrote the halves as numbers
-            tags = [f"{_half(item['group'])}{_half(item['element'])}" for item in elements]
-        return [(row, item) for row, item in zip(map(_WANTED.get, tags), elements, strict=True) if row]
-    except (KeyError, TypeError, ValueError):
-        raise InvalidInput("image.elements holds something that is no element") from None
-
-
-def _half(value: str | int) -> str:
-    return value if isinstance(value, str) else f"{value:04X}"
-
-
-def _cleaned(vr: str, texts: list[str]) -> list[str]:
-    if len(texts) <= _CACHED_VALUES and sum(map(len, texts)) <= _CACHED_LENGTH:
-        return [*_cached(vr, *texts)]
-    return clean_values(vr, texts)
-
-
-@lru_cache(maxsize=16_384)
-def _cached(vr: str, *texts: str) -> list[str]:
-    """The instances of a study have most of their values in common."""
-    return clean_values(vr, texts)
-
-
-def _texts(tag: str, item: dict[str, Any]) -> list[str]:
-    values = item.get("values")
-    if values is None:
-        value = item.get("value")
-        return [value] if type(value) is str else [] if value is None else [_text(tag, value)]
-    if not isinstance(values, list):
-        raise InvalidInput(f"element {tag}: values is no list")
-    return [_text(tag, value) for value in values if value is not None]
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise InvalidInput(f"{name} is absent or no text")
-    return value
 
 
 def _moment(text: str | None) -> datetime | None:

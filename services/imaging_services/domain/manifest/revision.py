@@ -13,7 +13,7 @@ from imaging_services.domain.events.payloads import (
     StudyRevision,
 )
 from imaging_services.domain.manifest.attributes import ATTRIBUTES, MODALITIES_IN_STUDY, STUDY_DATE
-from imaging_services.domain.manifest.recording import Attributes
+from imaging_services.domain.manifest.header_elements import Attributes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,93 @@
+"""A document is read the same whether its elements are remembered pieces of text or it is parsed whole."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from imaging_services.domain.errors import InvalidInput
+from imaging_services.domain.manifest.header_elements import cut_document, header_elements
+
+PLAIN = {"group": "0008", "element": "0060", "vr": "CS", "value": "CT"}
+NAME = {"group": "0010", "element": "0010", "vr": "PN", "value": 'A},{"group":"0010"}]},"store":^B'}
+IDENTIFIER = {"group": "0020", "element": "000D", "vr": "UI", "value": "1.2.3"}
+LIST = {"group": "0008", "element": "0008", "vr": "CS", "value": "ORIGINAL", "values": ["ORIGINAL", "PRIMARY", "A]]"]}
+UNKNOWN = {"group": "0009", "element": "1001", "vr": "LO", "value": "private"}
+EMPTY = {"group": "0010", "element": "0020", "vr": "LO", "value": None}
+STEP = {"group": "0040", "element": "0009", "vr": "SH", "value": "S1"}
+REQUESTED = {"group": "0040", "element": "1001", "vr": "SH", "value": "R1"}
+LONG = {"group": "0008", "element": "1030", "vr": "LO", "value": "x" * 2000}
+
+
+def sequence(*items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"group": "0040", "element": "0275", "vr": "SQ", "value": None, "items": list(items)}
+
+
+def document(*elements: object, **more: object) -> dict[str, Any]:
+    image = {"transferSyntaxUID": "1.2.840.10008.1.2.1", "elements": list(elements)}
+    return {"image": image, "store": {"provider": "north", "objectName": "a.dcm"}, **more}
+
+
+def both(content: dict[str, Any]) -> tuple[Any, Any]:
+    cut = cut_document(orjson.dumps(content))
+    assert cut is not None
+    whole = header_elements(content["image"]["elements"])
+    return tuple((header.identifiers, header.study, header.series, header.instance) for header in (cut[1], whole))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        (PLAIN,),
+        (PLAIN, NAME, IDENTIFIER, LIST, UNKNOWN, EMPTY, LONG),
+        (sequence([STEP, REQUESTED]),),
+        (PLAIN, sequence([STEP, REQUESTED], [REQUESTED]), IDENTIFIER),
+        (sequence([STEP]), sequence([REQUESTED])),
+        (PLAIN, sequence([STEP | {"value": 'a]]},{"group":"b'}]), NAME),
+        (PLAIN, PLAIN | {"value": "MR"}),
+        (PLAIN, sequence([], [STEP])),
+    ],
+    ids=["one", "all kinds", "sequence", "between", "two sequences", "odd text", "twice", "empty item"],
+)
+def test_pieces_say_what_the_document_says(elements: tuple[dict[str, Any], ...]) -> None:
+    for _ in range(2):  # the second time from memory
+        pieces, whole = both(document(*elements))
+        assert pieces == whole
+    assert any(whole)
+
+
+def test_the_rest_of_the_document_stays() -> None:
+    cut = cut_document(orjson.dumps(document(PLAIN, IDENTIFIER)))
+    assert cut is not None
+    assert cut[0]["store"] == {"provider": "north", "objectName": "a.dcm"}
+    assert cut[0]["image"]["transferSyntaxUID"] == "1.2.840.10008.1.2.1"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        orjson.dumps(document()),
+        orjson.dumps(document(PLAIN), option=orjson.OPT_INDENT_2),
+        orjson.dumps({"other": {"elements": [PLAIN]}, **document(PLAIN)}),
+        orjson.dumps(document(PLAIN))[:-2],
+        orjson.dumps(document(PLAIN))[:-1] + b',"image":{"elements":[1]}}',
+        orjson.dumps(document(PLAIN))[:-1] + b',"image":7}',
+        orjson.dumps(document(PLAIN, IDENTIFIER)).replace(b'"vr":"CS"', b'"vr":CS'),
+        b'{"image":{"elements":[{"group":"0008"}],"x":1},"store":{}}',
+        b"",
+    ],
+    ids=["no elements", "indented", "others before", "cut off", "twice", "twice, a number", "broken", "behind", "none"],
+)
+def test_other_spellings_are_left_to_the_parser(data: bytes) -> None:
+    assert cut_document(data) is None
+
+
+@pytest.mark.parametrize("element", [{"group": "0008"}, PLAIN | {"value": 7}, sequence() | {"items": [[1]]}, 7])
+def test_what_is_no_element_is_refused(element: object) -> None:
+    with pytest.raises(InvalidInput):
+        header_elements([element])
+
+
+def test_what_is_no_element_is_refused_among_pieces() -> None:
+    with pytest.raises(InvalidInput):
+        cut_document(orjson.dumps(document(PLAIN, PLAIN | {"value": 7})))
