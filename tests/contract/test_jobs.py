@@ -9,7 +9,7 @@ import pytest
 from imaging_services.adapters.memory.jobs import MemoryJobs
 from imaging_services.adapters.nats.jobs import NatsJobs
 from imaging_services.domain.errors import BackendUnavailable, Conflict, InvalidInput, OutOfResources
-from imaging_services.domain.jobs import Job, Jobs
+from imaging_services.domain.jobs import RETRY_DELAYS, Job, Jobs, NotYet
 from support.relay import nats_relay, relay_settings, until
 
 PATIENCE = 0.05
@@ -83,6 +83,22 @@ async def test_what_fails_for_now_is_tried_again_and_the_rest_is_dropped(jobs):
         assert len({job.accepted_at for job in doing.taken}) == 1
         await put_when_free(jobs, "one", b"2")
         await until(lambda: doing.done == [b"2"])
+
+
+async def test_a_job_whose_turn_it_was_not_has_not_been_tried(jobs):
+    doing = Doing(*[NotYet("full")] * 4, BackendUnavailable("away"))
+    times = []
+
+    async def do(job: Job) -> None:
+        times.append(asyncio.get_running_loop().time())
+        await doing(job)
+
+    await jobs.put("one", b"1")
+    async with working(jobs, do):
+        await until(lambda: doing.done == [b"1"])
+    assert [job.tries for job in doing.taken] == [1, 2, 3, 4, 5, 6]
+    # after the first failure as after a first try, not as after a fifth
+    assert times[5] - times[4] < RETRY_DELAYS[4] * PATIENCE / 2
 
 
 async def test_no_more_are_taken_than_may_wait(jobs):

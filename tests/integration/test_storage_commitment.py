@@ -1,11 +1,15 @@
 """Storage commitment with real peers: pynetdicom, which takes reports both ways, and Orthanc."""
 
 import asyncio
+import uuid
+from functools import partial
 
 import pydicom
 import pytest
 from pydicom.uid import MRImageStorage, generate_uid
 
+from imaging_services.adapters.dimse.contexts import choose_contexts, load_capabilities
+from imaging_services.apps.dimse_ingestion.intake import RelayedHandler
 from imaging_services.apps.dimse_ingestion.transactions import Reference
 from imaging_services.apps.dimse_ingestion.verification import Verifier
 from imaging_services.domain.errors import BackendUnavailable
@@ -14,6 +18,8 @@ from support.commitment_scu import TITLE as REQUESTOR
 from support.commitment_scu import CommitmentScu, failures, successes, transaction
 from support.dimse_archive import TITLE, archive
 from support.instances import instance
+from support.proxies import proxy
+from support.relay import listening, nats_relay, relay_settings
 
 
 @pytest.mark.parametrize("same_association", [True, False])
@@ -72,6 +78,16 @@ async def test_a_requestor_that_is_busy_is_told_again(tmp_path):
     assert scu.answers == []
 
 
+async def test_a_report_that_is_refused_over_the_association_goes_over_another(tmp_path):
+    one = instance()
+    with CommitmentScu() as scu:
+        scu.answers = [0x0110]
+        async with archive(tmp_path, {REQUESTOR: scu.port}, same_association_seconds=0.1) as opened:
+            await opened.keep(one)
+            await asyncio.to_thread(scu.ask, opened.port, TITLE, transaction(one), reports=1)
+    assert (scu.over, scu.answers) == ([True], [])
+
+
 async def test_requests_that_are_refused(tmp_path):
     one, uid = instance(), generate_uid()
     with CommitmentScu() as scu:
@@ -86,3 +102,24 @@ async def test_requests_that_are_refused(tmp_path):
             (tmp_path / "KNOWN_AES").write_text(f"{REQUESTOR}:127.0.0.1:{scu.port}")
             await asyncio.to_thread(scu.wait_for, 1)
     assert [report.TransactionUID for _, report in scu.reports] == [uid]
+
+
+@pytest.mark.parametrize("stays", [True, False])
+async def test_through_a_proxy_the_report_goes_over_the_requestors_association(nats_server, tmp_path, stays):
+    """While it is open; afterwards over another one to the known AE."""
+    one, root = instance(), f"t{uuid.uuid4().hex}"
+    choose = partial(choose_contexts, capabilities=load_capabilities(None))
+    with CommitmentScu() as scu:
+        known = {} if stays else {REQUESTOR: scu.port}
+        async with (
+            nats_relay(relay_settings(nats_server.url, "B", root)) as relay,
+            archive(tmp_path, known, same_association_seconds=0.5, relay=relay) as opened,
+            listening(relay, RelayedHandler(opened.intake, opened.holds, choose)),
+            proxy(nats_server.url, root, "A") as port,
+        ):
+            await opened.keep(one)
+            asked = transaction(one)
+            assert await asyncio.to_thread(scu.ask, port, "DIMSE", asked, wait=stays) == [0x0000]
+            await asyncio.to_thread(scu.wait_for, 1)
+    assert scu.over == [not stays]
+    assert successes(scu.reports[0][1]) == {one.SOPInstanceUID}

@@ -140,6 +140,29 @@ async def test_one_operation_at_a_time_where_nothing_is_negotiated() -> None:
     await listener.close(5)
 
 
+async def test_a_listener_that_closes_waits_for_requests_but_not_for_idle_associations() -> None:
+    handler = Together(2)
+    listener = await listen(handler, "127.0.0.1", 0)
+    idle, busy = await RawPeer.connect(listener.port), await RawPeer.connect(listener.port)
+    for peer in (idle, busy):
+        await peer.send(encode_request("SCU", "SCP", CONTEXTS, UserInformation(16384)))
+        await peer.receive()
+    store = store_request(CT, "1.2.1", message_id=1)
+    await busy.send(encode_message(1, store, b"\0" * 9000, 16384))
+    await eventually(lambda: handler.most == 1)
+    closing = asyncio.create_task(listener.close(60, idle_seconds=0.2))
+    assert (await idle.receive())[0] == PduType.A_ABORT
+    assert handler.ends == [False]
+    assert not closing.done()
+    await handler.barrier.wait()
+    assert (await busy.receive())[0] == PduType.P_DATA_TF
+    assert (await busy.receive())[0] == PduType.A_ABORT
+    await closing
+    assert len(handler.stored) == 1
+    for peer in (idle, busy):
+        await peer.close()
+
+
 async def test_operations_under_way_end_with_the_listener() -> None:
     handler = Together(5)
     listener = await listen(handler, "127.0.0.1", 0)

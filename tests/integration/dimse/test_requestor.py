@@ -22,7 +22,14 @@ from imaging_services.domain.dicom.command_set import (
     request,
     store_request,
 )
-from imaging_services.domain.dicom.dimse import AcceptedContext, ProposedContext, Requestor
+from imaging_services.domain.dicom.dimse import (
+    AcceptedContext,
+    DimseRequest,
+    ProposedContext,
+    Requestor,
+    StoreAnswer,
+    StoreHandler,
+)
 from imaging_services.domain.errors import (
     BackendUnavailable,
     DeadlineExceeded,
@@ -317,3 +324,61 @@ async def test_an_event_report_that_nobody_asked_for_is_refused_and_the_operatio
     [answer] = answers
     assert (answer.command_field, answer.status) == (0x8100, 0x0110)
     assert answer.number(MESSAGE_ID_BEING_RESPONDED_TO) == 9
+
+
+async def taking(requestor: Requestor, takes: StoreHandler | None) -> list[int]:
+    command = request(CommandField.C_GET_RQ, CT, message_id=7, has_data_set=True)
+    return [one.command.status async for one in requestor.request(1, command, b"which", None, takes)]
+
+
+async def test_a_store_without_a_get_is_no_request_for_us(serve: Serve) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await accept(reader, writer)
+        await read_pdu(reader)
+        writer.write(encode_message(1, STORE, b"data", 16384))
+        await reader.read()
+
+    with pytest.raises(BackendUnavailable, match="without a C-GET"):
+        await taking(await associate(await serve(script)), None)
+
+
+async def test_a_peer_that_stalls_within_an_instance_is_given_up(serve: Serve) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await accept(reader, writer)
+        await read_pdu(reader)
+        writer.write(encode_message(1, STORE, None, 16384))
+        await reader.read()
+
+    async def take(store: DimseRequest) -> StoreAnswer:
+        assert store.data is not None
+        async for _ in store.data:
+            pass
+        return StoreAnswer(0)
+
+    with pytest.raises(BackendUnavailable, match="silent"):
+        await taking(await associate(await serve(script, IMPATIENT)), take)
+
+
+async def test_responses_may_be_late_while_instances_come(serve: Serve) -> None:
+    """Pending responses are optional (PS3.7 section 9.1.3.1): each instance is a sign of life."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await accept(reader, writer)
+        await read_pdu(reader)
+        await read_pdu(reader)
+        for number in range(4):
+            await asyncio.sleep(0.45)
+            writer.write(encode_message(1, store_request(CT, "1.2.3", message_id=number + 1), b"data", 16384))
+            await read_pdu(reader)
+        command = request(CommandField.C_GET_RQ, CT, message_id=7)
+        writer.write(encode_message(1, command.response(0), None, 16384))
+        await read_pdu(reader)
+        writer.write(RELEASE_RP)
+
+    async def take(store: DimseRequest) -> StoreAnswer:
+        await asyncio.sleep(0.1)
+        return StoreAnswer(0)
+
+    requestor = await associate(await serve(script, AssociationLimits(dimse_timeout_seconds=1.5)))
+    assert await taking(requestor, take) == [0]
+    await requestor.release()

@@ -1,6 +1,7 @@
 """C-FIND: identifiers to queries, matches to identifiers."""
 
 import io
+import threading
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
+from imaging_services.adapters.memory.manifest import MemoryManifest
+from imaging_services.apps.dimse_ingestion import find as find_module
 from imaging_services.apps.dimse_ingestion.find import Finder, accept_extended, read_find
 from imaging_services.apps.dimse_ingestion.identifiers import Key, decode_identifier, encode_identifier, json_values
 from imaging_services.domain.dicom.command_set import CommandField, request
@@ -334,3 +337,22 @@ def test_chinese_answers_have_their_escape_sequence_in_each_component():
     content = encode_identifier([Key(0x00100010, "PN", ("Zhang=张^小东",))], EXPLICIT_LITTLE, ("", "ISO 2022 IR 58"))
     assert b"Zhang=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab" in content  # PS3.5 section K.2
     assert decode_identifier(content, EXPLICIT_LITTLE)[-1].values == ("Zhang=张^小东",)
+
+
+@pytest.mark.parametrize(("uids", "elsewhere"), [(2, False), (3000, True)])
+async def test_a_long_identifier_does_not_hold_the_others_up(monkeypatch, uids, elsewhere):
+    threads = []
+
+    def noting(*asked):
+        threads.append(threading.current_thread())
+        return decode_identifier(*asked)
+
+    monkeypatch.setattr(find_module, "decode_identifier", noting)
+    asked = identifier(
+        QueryRetrieveLevel="STUDY", StudyInstanceUID=[f"1.2.3.{10**20 + number}" for number in range(uids)]
+    )
+    finder = Finder(MemoryManifest("test"), provider="space", ae_title="ARCHIVE")
+    command = request(CommandField.C_FIND_RQ, STUDY_ROOT, has_data_set=True)
+    answers = [one async for one in finder.find(STUDY_ROOT, IMPLICIT, command, encoded(asked, IMPLICIT))]
+    assert [one.command.status for one in answers] == [0]
+    assert [one is not threading.main_thread() for one in threads] == [elsewhere]

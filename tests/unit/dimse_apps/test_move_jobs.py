@@ -1,5 +1,6 @@
 """Asynchronous moves: what is kept of a request, and when a job is done, tried again or given up."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from imaging_services.apps.dimse_ingestion.sub_operations import Counts
 from imaging_services.domain.dicom.command_set import MOVE_DESTINATION, CommandField, request
 from imaging_services.domain.dicom.dimse import StoreAnswer
 from imaging_services.domain.errors import BackendUnavailable, InvalidInput, NotFound, PermanentError
-from imaging_services.domain.jobs import Job, JobHandler
+from imaging_services.domain.jobs import Job, JobHandler, NotYet
 
 MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 
@@ -52,6 +53,20 @@ class Moving:
         return counts
 
 
+class Returning(Moving):
+    """Away, until ``again``; then each run says that it has begun, and waits until it may end."""
+
+    def __init__(self) -> None:
+        super().__init__(BackendUnavailable("away"), {"1.1": 0x0000}, {"1.1": 0x0000})
+        self.again, self.begun, self.may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def run(self, asked: Asked, only: frozenset[str] | None) -> Counts:
+        if self.again.is_set():
+            self.begun.set()
+            await self.may_end.wait()
+        return await super().run(asked, only)
+
+
 async def taken_on(mover: Moving) -> tuple[Kept, Asked]:
     kept = Kept()
     moves = MoveJobs(kept, timedelta(seconds=60))
@@ -89,6 +104,23 @@ async def test_what_cannot_be_begun_is_tried_again_until_it_is_too_late():
         await kept.do(age=61)
     with pytest.raises(PermanentError, match="given up"):
         await kept.do(age=61)
+
+
+async def test_a_move_that_is_late_is_not_given_up_without_a_try_of_its_own():
+    mover = Returning()
+    kept, _ = await taken_on(mover)
+    with pytest.raises(BackendUnavailable):
+        await kept.do()
+    mover.again.set()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(kept.do())
+        await mover.begun.wait()
+        with pytest.raises(NotYet, match="being tried"):
+            await kept.do(age=61)
+        mover.may_end.set()
+    await first
+    await kept.do(age=61)
+    assert len(mover.asked) == 3
 
 
 async def test_what_was_not_foreseen_is_not_tried_for_ever():

@@ -22,7 +22,7 @@ class Link:
     def __init__(self, trouble: int = 0):
         self.trouble, self.log = trouble, []
 
-    async def store_durably(self, call, data):
+    async def store_durably(self, call, data, *, urgent=False):
         self.log.append("store")
 
     async def store_confirmed(self, call, data):

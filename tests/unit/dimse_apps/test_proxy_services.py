@@ -45,18 +45,21 @@ class Link:
 
 def proxy(link: Any, *, confirmed: bool) -> ProxyHandler:
     admission = Admission(frozenset(), check_called=False)
-    return ProxyHandler(link, admission, lambda _: Negotiated({1: IMPLICIT}), confirmed=confirmed, lease_seconds=60)
+    return ProxyHandler(
+        link, admission, lambda _: Negotiated({1: IMPLICIT, 3: IMPLICIT}), confirmed=confirmed, lease_seconds=60
+    )
 
 
 @pytest.mark.parametrize("confirmed", [False, True])
-async def test_roles_and_extended_negotiation_are_passed_on_and_c_get_is_refused(confirmed: bool) -> None:
+async def test_roles_and_extended_negotiation_are_passed_on(confirmed: bool) -> None:
     decision = await proxy(Link(), confirmed=confirmed).negotiate(REQUEST)
-    assert decision == Negotiated({1: IMPLICIT}, roles=REQUEST.roles, extended=REQUEST.extended)
+    accepted = {1: IMPLICIT, 3: IMPLICIT}
+    assert decision == Negotiated(accepted, roles=REQUEST.roles, extended=REQUEST.extended)
 
 
 async def test_without_the_far_side_no_extended_negotiation_is_accepted() -> None:
     decision = await proxy(Link(away=True), confirmed=False).negotiate(REQUEST)
-    assert decision == Negotiated({1: IMPLICIT}, roles=REQUEST.roles)
+    assert decision == Negotiated({1: IMPLICIT, 3: IMPLICIT}, roles=REQUEST.roles)
 
 
 async def test_what_the_target_accepts_holds_for_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,3 +104,16 @@ def test_what_stops_the_start(settings, named):
 def test_a_relay_that_cannot_be(settings, named):
     with pytest.raises(SettingsError, match=named):
         settings.relay("name", 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "limit"),
+    [
+        ({}, 8 * 1024 * 1024),
+        ({"DIMSE_NATS_SEND_DOMAIN": "north"}, 1024 * 1024),
+        ({"DIMSE_NATS_SEND_DOMAIN": "north", "DIMSE_INLINE_LIMIT": 8 * 1024 * 1024}, 8 * 1024 * 1024),
+    ],
+    ids=["near", "far", "as given"],
+)
+def test_messages_of_a_far_domain_are_shorter(given, limit):
+    assert Proxy(DIMSE_NATS_URL="nats:4222", **given).relay("name", 1).inline_limit == limit

@@ -2,18 +2,21 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from imaging_services.adapters.memory.object_store import MemoryObjectStore
+from imaging_services.apps.dimse_ingestion.destinations import ProxyDestination
 from imaging_services.apps.dimse_ingestion.identifiers import decode_identifier
-from imaging_services.apps.dimse_ingestion.outgoing import Outbox
+from imaging_services.apps.dimse_ingestion.outgoing import Outbox, Transcoder
 from imaging_services.apps.dimse_ingestion.sub_operations import Counts, Retrieve, perform
 from imaging_services.domain.dicom.command_set import CommandField, request
 from imaging_services.domain.dicom.dimse import Cancellation, Status, StoreAnswer
 from imaging_services.domain.dicom.transfer_syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from imaging_services.domain.errors import AssociationRejected, ImagingError, OutOfResources
 from imaging_services.domain.manifest.query import InstanceLocation
+from imaging_services.domain.relay.ports import RelayLink
 from support.instances import EXPLICIT, instance, part10
 
 MOVE = request(CommandField.C_MOVE_RQ, "1.2.840.10008.5.1.4.1.2.2.2", message_id=5, has_data_set=True)
@@ -79,16 +82,41 @@ class Taking:
         return StoreAnswer(0x0000)
 
 
+def a_location(number: int, size: int) -> InstanceLocation:
+    names = ("1.1", "1.2", f"1.3.{number}", "1.4", EXPLICIT, "s", "1.dcm")
+    return InstanceLocation(*names, None, size, None, None, datetime.now(UTC))
+
+
 async def test_one_failure_that_was_not_foreseen_does_not_end_the_others():
     space, file = MemoryObjectStore(), part10(instance())
     await space.put("1.dcm", file)
-    locations = [
-        InstanceLocation(
-            "1.1", "1.2", f"1.3.{n}", "1.4", EXPLICIT, "s", "1.dcm", None, len(file), None, None, datetime.now(UTC)
-        )
-        for n in range(3)
-    ]
+    locations = [a_location(number, len(file)) for number in range(3)]
     retrieve = Retrieve(MOVE, EXPLICIT_LITTLE, Cancellation())
     responses = [one async for one in perform(retrieve, locations, Taking("1.3.0"), Outbox(space, None))]
     assert [one.command.status for one in responses] == [0xFF00, 0xFF00, 0xB000]
     assert [key.values for key in decode_identifier(responses[-1].data, EXPLICIT_LITTLE)] == [("1.3.0",)]
+
+
+@dataclass
+class Rejecting:
+    """The proxy at the other end, whose target rejects every association."""
+
+    error: type[ImagingError]
+    asked: int = 0
+
+    async def store_confirmed(self, call: Any, data: Any) -> StoreAnswer:
+        self.asked += 1
+        raise self.error("rejected")
+
+
+@pytest.mark.parametrize("transcodes", [False, True])
+@pytest.mark.parametrize("error", [AssociationRejected, OutOfResources])
+async def test_a_target_that_rejects_associations_is_asked_once(transcodes, error):
+    space, file, link = MemoryObjectStore(), part10(instance()), Rejecting(error)
+    await space.put("1.dcm", file)
+    locations = [a_location(number, len(file)) for number in range(3)]
+    destination = ProxyDestination(cast(RelayLink, link), calling="ARCHIVE", called="DEST")
+    outbox = Outbox(space, cast(Transcoder, object()) if transcodes else None)
+    retrieve = Retrieve(MOVE, EXPLICIT_LITTLE, Cancellation())
+    (final,) = [one async for one in perform(retrieve, locations, destination, outbox)]
+    assert (final.command.status, final.command.number(0x1022), link.asked) == (0xA702, 3, 1)

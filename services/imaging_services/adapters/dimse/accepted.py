@@ -8,6 +8,7 @@ from enum import Enum, auto
 from uuid import uuid4
 
 import structlog
+from prometheus_client import Counter
 
 from imaging_services.adapters.dimse.associate import (
     APPLICATION_CONTEXT,
@@ -42,6 +43,7 @@ from imaging_services.domain.dicom.dimse import (
     Association,
     AssociationHandler,
     AssociationRequest,
+    Cancellation,
     Negotiated,
     Rejection,
 )
@@ -53,6 +55,7 @@ _WRONG_CONTEXT_NAME = Rejection(1, 1, 2, "application context name not supported
 _WRONG_VERSION = Rejection(1, 2, 2, "protocol version not supported")
 _NO_REASON = Rejection(1, 1, 1, "refused by the service")
 _MAX_WAITING = 64
+_ESTABLISHED = Counter("imaging_dimse_associations_total", "associations established by peers")
 
 
 class _State(Enum):
@@ -81,7 +84,8 @@ class AcceptedAssociation:
         self._users = users
         self._state = _State.AWAITING_REQUEST
         self._request: AssociateRequest | None = None
-        self._waiting: deque[IncomingMessage] = deque()
+        self._waiting: deque[tuple[IncomingMessage, Cancellation]] = deque()
+        self._cancellations: dict[int, Cancellation] = {}
         self._wake = asyncio.Event()
         self._operations: Operations | None = None
         self._backward: BackwardRequests | None = None
@@ -93,6 +97,14 @@ class AcceptedAssociation:
     def counts(self) -> bool:
         """It takes a place among the limited number of associations."""
         return self._state not in (_State.AWAITING_REQUEST, _State.OVER)
+
+    @property
+    def idle_seconds(self) -> float:
+        """For how long nothing has been asked on the established association; 0 while anything is under way."""
+        busy = self._under_way or self._waiting or self.connection.receiving
+        if self._state is not _State.ESTABLISHED or busy or (self._backward is not None and self._backward.busy):
+            return 0.0
+        return self.connection.silent_seconds
 
     async def run(self) -> None:
         """Serve until the association is over, the handler knows, and the connection is closed."""
@@ -110,6 +122,7 @@ class AcceptedAssociation:
         association = await self._negotiate(request)
         if association is None:
             return
+        _ESTABLISHED.inc()
         log.info(
             "association open",
             peer=self.connection.peer,
@@ -166,11 +179,10 @@ class AcceptedAssociation:
         self._wake.set()
 
     def message_received(self, message: IncomingMessage) -> None:
-        """Queue a request; a C-CANCEL-RQ acts on the one that runs."""
+        """Queue a request; a C-CANCEL-RQ acts on the one that runs or waits."""
         field = message.command.command_field
         if field == CommandField.C_CANCEL_RQ:
-            if self._operations is not None:
-                self._operations.cancel(message.command.number(MESSAGE_ID_BEING_RESPONDED_TO, -1))
+            self._cancel(message.command.number(MESSAGE_ID_BEING_RESPONDED_TO, -1))
             return
         if field & 0x8000 and self._backward is not None:
             self._backward.response_received(message)
@@ -181,7 +193,8 @@ class AcceptedAssociation:
             )
         if len(self._waiting) >= _MAX_WAITING:
             raise ProtocolViolation(AbortReason.UNEXPECTED_PARAMETER, "too many requests without waiting for responses")
-        self._waiting.append(message)
+        cancellation = self._cancellations[message.command.message_id] = Cancellation()
+        self._waiting.append((message, cancellation))
         self._wake.set()
 
     def lost(self, why: str) -> None:
@@ -204,6 +217,13 @@ class AcceptedAssociation:
         if self._state is _State.ESTABLISHED and not self._under_way:
             return self._limits.idle_timeout_seconds, "request"
         return None
+
+    def _cancel(self, message_id: int) -> None:
+        """Whoever sends a C-CANCEL right behind its request is faster than the task that begins it."""
+        if self._operations is not None and self._operations.cancel(message_id):
+            return
+        if (cancellation := self._cancellations.get(message_id)) is not None:
+            cancellation.request()
 
     # the association's task
 
@@ -276,12 +296,12 @@ class AcceptedAssociation:
         self._operations = operations
         async with asyncio.TaskGroup() as performing:
             while await self._may_perform():
-                message = self._waiting.popleft()
+                message, cancellation = self._waiting.popleft()
                 self._under_way += 1
                 if self._window == 1:
-                    await self._perform(operations, message)
+                    await self._perform(operations, message, cancellation)
                 else:
-                    performing.create_task(self._perform(operations, message))
+                    performing.create_task(self._perform(operations, message, cancellation))
         if self._state is _State.OVER:
             return False
         self._state = _State.OVER
@@ -299,11 +319,13 @@ class AcceptedAssociation:
             await self._wake.wait()
         return False
 
-    async def _perform(self, operations: Operations, message: IncomingMessage) -> None:
+    async def _perform(self, operations: Operations, message: IncomingMessage, cancellation: Cancellation) -> None:
         try:
             with contextlib.suppress(BackendUnavailable, DeadlineExceeded):  # lost: the loop sees it
-                await operations.perform(message)
+                await operations.perform(message, cancellation)
         finally:
+            if self._cancellations.get(message.command.message_id) is cancellation:
+                del self._cancellations[message.command.message_id]
             self._under_way -= 1
             self._wake.set()
         self.connection.heard()

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Callable
 
 import structlog
@@ -17,6 +18,9 @@ from imaging_services.domain.errors import SettingsError
 
 log = structlog.get_logger(__name__)
 
+IDLE_SECONDS = 5.0
+"""At shutdown an association without a request for so long is ended; between two C-STOREs it takes less."""
+_LOOK_SECONDS = 0.25
 _BACKLOG = 256
 
 
@@ -40,10 +44,11 @@ class Listener:
         """How many associations are established or being negotiated."""
         return sum(association.counts for association in self._associations)
 
-    async def close(self, drain_seconds: float) -> None:
+    async def close(self, drain_seconds: float, idle_seconds: float = IDLE_SECONDS) -> None:
         """Stop accepting, let associations finish for at most ``drain_seconds``, then send A-ABORT.
 
-        Returns when every handler has returned.
+        One over which nothing has been asked for ``idle_seconds`` gets it at once: its peer may keep it open for
+        hours, and opens another for what it sends next. Returns when every handler has returned.
         """
         self._closing = True
         if self._renewing is not None:
@@ -56,15 +61,22 @@ class Listener:
         for association in list(self._associations):
             if not association.counts:
                 association.connection.kill()
-        tasks = list(self._associations.values())
-        if tasks:
-            await asyncio.wait(tasks, timeout=drain_seconds)
+        await self._drain(drain_seconds, idle_seconds)
         left = list(self._associations.items())
         for association, task in left:
             log.warning("association aborted at shutdown", peer=association.connection.peer)
             association.shut_down()
             task.cancel()
         await asyncio.gather(*(task for _, task in left), return_exceptions=True)
+
+    async def _drain(self, drain_seconds: float, idle_seconds: float) -> None:
+        end = time.monotonic() + drain_seconds
+        while self._associations and (left := end - time.monotonic()) > 0:
+            await asyncio.wait(set(self._associations.values()), timeout=min(left, _LOOK_SECONDS))
+            for association in list(self._associations):
+                if association.idle_seconds > idle_seconds:
+                    log.info("idle association aborted at shutdown", peer=association.connection.peer)
+                    association.shut_down()
 
     def admits(self) -> bool:
         """There is room for one more association."""

@@ -237,6 +237,11 @@ class Connection(asyncio.BufferedProtocol):
         """Count the peer's silence from now."""
         self._heard = self._loop.time()
 
+    @property
+    def silent_seconds(self) -> float:
+        """How long the peer has been silent, or since its last request was answered."""
+        return self._loop.time() - self._heard
+
     def _check_time(self) -> None:
         """Abort when the peer has been silent too long; else look again, often enough for a shorter limit."""
         limit = None if self._flow.paused else self._user.time_limit()

@@ -11,6 +11,7 @@ from imaging_services.adapters.dimse.messages import IncomingMessage, encode_mes
 from imaging_services.adapters.dimse.sub_operations import BackwardRequests
 from imaging_services.domain.dicom.command_set import CommandField, CommandSet
 from imaging_services.domain.dicom.dimse import (
+    PENDING,
     Association,
     AssociationHandler,
     Cancellation,
@@ -22,8 +23,6 @@ from imaging_services.domain.dicom.dimse import (
 from imaging_services.domain.errors import ImagingError, InvalidInput, answer_for
 
 log = structlog.get_logger(__name__)
-
-PENDING = frozenset({int(Status.PENDING), int(Status.PENDING_WARNING)})
 
 # PS3.7 table E.1-1: requests that exist; anything else is answered 0211H without asking the handler
 _KNOWN_REQUESTS = frozenset(
@@ -67,9 +66,10 @@ class Operations:
         self._backward = backward
         self._running: dict[int, _Running] = {}
 
-    async def perform(self, message: IncomingMessage) -> None:
-        """Perform and answer. Raises ``BackendUnavailable`` or ``DeadlineExceeded`` when the association is lost."""
-        request = DimseRequest(message.context, message.command, message.data)
+    async def perform(self, message: IncomingMessage, cancellation: Cancellation) -> None:
+        """Perform and answer; the ``cancellation`` may have come already. Raises ``BackendUnavailable`` or
+        ``DeadlineExceeded`` when the association is lost."""
+        request = DimseRequest(message.context, message.command, message.data, cancellation)
         field = message.command.command_field
         if field == CommandField.C_STORE_RQ:
             answer = await self._store(request)
@@ -85,13 +85,15 @@ class Operations:
             await self._drain(message)
             await self._respond(request, Status.UNRECOGNIZED_OPERATION, f"command field {field:04X}H is unknown")
 
-    def cancel(self, message_id: int) -> None:
-        """C-CANCEL-RQ: end the operation with FE00H; one that is over or cannot be cancelled goes on."""
+    def cancel(self, message_id: int) -> bool:
+        """C-CANCEL-RQ: end the operation with FE00H; False when it does not run."""
         running = self._running.get(message_id)
-        if running is not None:
-            running.cancellation.request()
-            if not running.cancellation.handled:
-                running.task.cancel()
+        if running is None:
+            return False
+        running.cancellation.request()
+        if not running.cancellation.handled:
+            running.task.cancel()
+        return True
 
     def lost(self) -> None:
         """The association is over: nobody waits for more responses. A C-STORE under way may finish."""
@@ -136,6 +138,9 @@ class Operations:
         """Send up to and including the final response."""
         try:
             async for response in responses:
+                if request.cancellation.requested and not request.cancellation.handled:  # before the handler began
+                    await self._respond(request, Status.CANCEL)
+                    return
                 await self._send(request, response.command, response.data)
                 if response.command.status not in PENDING:
                     return

@@ -10,9 +10,9 @@ import structlog
 from imaging_services.adapters.dimse.associate import AssociateAccept, decode_accept
 from imaging_services.adapters.dimse.connection import Connection
 from imaging_services.adapters.dimse.data_set import IncomingDataSet
+from imaging_services.adapters.dimse.incoming_stores import IncomingStores
 from imaging_services.adapters.dimse.messages import IncomingMessage, encode_message
 from imaging_services.adapters.dimse.negotiation import both, granted_operations
-from imaging_services.adapters.dimse.operations import PENDING
 from imaging_services.adapters.dimse.pdu import (
     RELEASE_RP,
     RELEASE_RQ,
@@ -34,7 +34,16 @@ from imaging_services.domain.dicom.command_set import (
     CommandField,
     CommandSet,
 )
-from imaging_services.domain.dicom.dimse import AcceptedContext, Cancellation, DimseResponse, Rejection, Role, Status
+from imaging_services.domain.dicom.dimse import (
+    PENDING,
+    AcceptedContext,
+    Cancellation,
+    DimseResponse,
+    Rejection,
+    Role,
+    Status,
+    StoreHandler,
+)
 from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, InvalidInput, RetryableError
 from imaging_services.domain.relay.services import PRINT_MANAGEMENT
 
@@ -67,6 +76,7 @@ class RequestedAssociation:
         self._sending = asyncio.Lock()
         self._answering: set[asyncio.Task[None]] = set()
         self.connection = Connection(self, limits)
+        self._stores = IncomingStores(self.connection, self._sending, limits.dimse_timeout_seconds)
 
     @property
     def contexts(self) -> Mapping[int, AcceptedContext]:
@@ -123,12 +133,21 @@ class RequestedAssociation:
             return (await self._response(command.message_id)).command
 
     async def request(
-        self, context_id: int, command: CommandSet, data: bytes | None = None, cancellation: Cancellation | None = None
+        self,
+        context_id: int,
+        command: CommandSet,
+        data: bytes | None = None,
+        cancellation: Cancellation | None = None,
+        takes: StoreHandler | None = None,
     ) -> AsyncIterator[DimseResponse]:
         """Any other request; responses up to and including the final one. Closed early, the operation is cancelled
         by C-CANCEL where PS3.7 has it, and the association aborted if that does not end it."""
         self._check(context_id)
-        async with self._operation(command.message_id), self._cancelled_by(cancellation, context_id, command):
+        async with (
+            self._operation(command.message_id),
+            self._stores.taken_by(takes, lambda: self._max_pdu_length),
+            self._cancelled_by(cancellation, context_id, command),
+        ):
             await self._send(context_id, command, data)
             while True:
                 response = await self._response(command.message_id)
@@ -157,7 +176,8 @@ class RequestedAssociation:
             except (BackendUnavailable, DeadlineExceeded) as error:
                 log.info("association not released", peer=self.connection.peer, why=str(error))
                 self._abort(str(error))
-            self.connection.close()
+            finally:  # also when the release is cancelled
+                self.connection.close()
         await self._gone()
 
     async def abort(self) -> None:
@@ -199,7 +219,10 @@ class RequestedAssociation:
         self._wake.set()
 
     def message_received(self, message: IncomingMessage) -> None:
-        """A response, or an event that the peer reports."""
+        """A response, an instance that a C-GET brings, or an event that the peer reports."""
+        if message.command.command_field == CommandField.C_STORE_RQ:
+            self._stores.received(message)
+            return
         if message.command.command_field == CommandField.N_EVENT_REPORT_RQ:
             task = asyncio.get_running_loop().create_task(self._answer_event(message))
             self._answering.add(task)
@@ -270,8 +293,14 @@ class RequestedAssociation:
 
     async def _response(self, message_id: int) -> DimseResponse:
         seconds = self._limits.dimse_timeout_seconds
-        messages = self._under_way[message_id]
-        await self._until(lambda: bool(messages), seconds, "response")
+        messages, stores = self._under_way[message_id], self._stores
+        while not messages:
+            before = stores.count
+            try:
+                await self._until(lambda: bool(messages), seconds, "response")
+            except DeadlineExceeded:
+                if not stores.busy and stores.count == before:
+                    raise
         message = messages.popleft()
         try:
             _ = message.command.status

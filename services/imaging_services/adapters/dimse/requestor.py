@@ -11,7 +11,7 @@ from imaging_services.adapters.dimse.settings import AssociationLimits
 from imaging_services.adapters.dimse.tls import TLS_END_SECONDS, TlsContext
 from imaging_services.adapters.dimse.user_information import UserInformation, Window
 from imaging_services.domain.dicom.dimse import AcceptedContext, ProposedContext, Rejection, Role
-from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, OutOfResources, Refused
+from imaging_services.domain.errors import AssociationRejected, BackendUnavailable, DeadlineExceeded, OutOfResources
 
 _TRANSIENT = 2
 
@@ -95,6 +95,6 @@ def _accepted(answer: AssociateAccept, proposed: tuple[ProposedContext, ...]) ->
     }
 
 
-def _rejected(rejection: Rejection, called: str, peer: str) -> Refused | OutOfResources:
+def _rejected(rejection: Rejection, called: str, peer: str) -> AssociationRejected | OutOfResources:
     sentence = f"{called} at {peer} rejected the association: {rejection.why}"
-    return OutOfResources(sentence) if rejection.result == _TRANSIENT else Refused(sentence)
+    return OutOfResources(sentence) if rejection.result == _TRANSIENT else AssociationRejected(sentence)

@@ -36,6 +36,11 @@ class BackwardRequests:
         """Neither side has ended the association or asked for its end."""
         return self._usable()
 
+    @property
+    def busy(self) -> bool:
+        """A request is under way."""
+        return self._one.locked()
+
     async def store(self, context_id: int, command: CommandSet, data: bytes | AsyncIterator[bytes]) -> CommandSet:
         """C-STORE; the data set is sent as it comes. The association is aborted when it breaks off."""
         async with self._one:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import structlog
 
 from imaging_services.domain.errors import Conflict, OutOfResources, is_retryable
-from imaging_services.domain.jobs import Job, JobHandler, delay_after
+from imaging_services.domain.jobs import Job, JobHandler, NotYet, delay_after
 
 log = structlog.get_logger(__name__)
 
@@ -19,6 +19,7 @@ class _Waiting:
     body: bytes
     accepted_at: datetime
     tries: int = 0
+    put_off: int = 0
 
 
 class MemoryJobs:
@@ -56,12 +57,13 @@ class MemoryJobs:
             except Exception as error:  # noqa: BLE001 - whatever the handler raises is settled here, by its type
                 if is_retryable(error):
                     log.warning("job will be tried again", tries=waiting.tries, error=repr(error))
-                    tasks.create_task(self._again(waiting))
+                    waiting.put_off += isinstance(error, NotYet)
+                    tasks.create_task(self._again(waiting, delay_after(waiting.tries, error, waiting.put_off)))
                     continue
                 log.error("job dropped", tries=waiting.tries, error=repr(error))
             self._keys.discard(waiting.key)
 
-    async def _again(self, waiting: _Waiting) -> None:
+    async def _again(self, waiting: _Waiting, delay: float) -> None:
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(delay_after(waiting.tries) * self._patience)
+            await asyncio.sleep(delay * self._patience)
         self._due.put_nowait(waiting)

@@ -9,15 +9,17 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 from nats.js import JetStreamContext, api
-from nats.js.errors import APIError, NoStreamResponseError
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ServiceUnavailableError
 
 from imaging_services.adapters.nats.connection import nats_errors, while_connected
-from imaging_services.adapters.nats.relay_pull import Pull
+from imaging_services.adapters.nats.relay_pull import ENVELOPE, Pull
+from imaging_services.adapters.nats.relay_room import Room
 from imaging_services.adapters.nats.relay_settings import RelaySettings
 from imaging_services.adapters.nats.relay_streams import ensure_stream
 from imaging_services.domain.errors import Conflict, OutOfResources, RetryableError, is_retryable
-from imaging_services.domain.jobs import Job, JobHandler, delay_after
+from imaging_services.domain.jobs import Job, JobHandler, NotYet, delay_after
 from imaging_services.domain.nats_names import token
 
 log = structlog.get_logger(__name__)
@@ -46,19 +48,19 @@ class NatsJobs:
         root = settings.nats.subject_root
         self._stream = f"{token(root)}-{settings.channel}-jobs-{kind}"
         self._subjects = f"{root}.{settings.channel}.jobs.{kind}"
+        self._put_off: dict[int, int] = {}  # by sequence number; of other processes' it is not known
 
     async def put(self, key: str, body: bytes) -> None:
         """See ``Jobs.put``. Raises ``OutOfResources`` when the server has no room for one so long."""
         client = self._client()
         if len(body) > client.max_payload - _HEADER_ROOM:
             raise OutOfResources(f"a job of {len(body)} bytes is longer than NATS takes")
-        js = self._jetstream(client)
         with nats_errors("handing in a job"):
             try:
-                await self._publish(client, js, key, body)
+                await self._publish(client, key, body)
             except NoStreamResponseError:
-                await ensure_stream(js, self._config())
-                await self._publish(client, js, key, body)
+                await ensure_stream(await self._jetstream(client), self._config())
+                await self._publish(client, key, body)
             except APIError as error:
                 if error.err_code == _WRONG_LAST_SEQUENCE:
                     raise Conflict("a job of the same key is not done yet") from error
@@ -74,19 +76,22 @@ class NatsJobs:
                 log.warning("jobs interrupted", stream=self._stream, errors=[str(error) for error in group.exceptions])
             await asyncio.sleep(1)
 
-    async def _publish(self, client: Client, js: JetStreamContext, key: str, body: bytes) -> None:
+    async def _publish(self, client: Client, key: str, body: bytes) -> None:
+        js = client.jetstream()  # the subject alone says where
         subject = f"{self._subjects}.{hashlib.sha256(key.encode()).hexdigest()[:32]}"
         headers = {str(api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value): "0"}
         seconds = self._settings.silence_seconds
         await while_connected(client, js.publish(subject, body, timeout=seconds, stream=self._stream, headers=headers))
 
     async def _consume(self, client: Client, handler: JobHandler) -> None:
-        js = self._jetstream(client)
+        js = await self._jetstream(client)
         with nats_errors(f"preparing jobs of {self._stream}"):
             await ensure_stream(js, self._config())
             await js.add_consumer(self._stream, self._consumer())
         next_subject = f"{js._prefix}.CONSUMER.MSG.NEXT.{self._stream}.worker"
-        pull = Pull(client, next_subject, self._concurrency, self._concurrency * client.max_payload)
+        largest = client.max_payload + ENVELOPE
+        room = Room(self._concurrency, self._concurrency * client.max_payload, largest, joined=False)
+        pull = Pull(client, next_subject, room.lane())
         messages = pull.messages()
         async with asyncio.TaskGroup() as tasks:
             try:
@@ -116,14 +121,29 @@ class NatsJobs:
             await handler(Job(message.data, tries, accepted_at))
         except Exception as error:  # noqa: BLE001 - whatever the handler raises is settled here, by its type
             if is_retryable(error):
-                delay = delay_after(tries) * self._patience
-                log.warning("job will be tried again", kind=self._kind, tries=tries, seconds=delay, error=repr(error))
+                put_off = self._put_off_so_far(message, error)
+                delay = delay_after(tries, error, put_off) * self._patience
+                level = "debug" if isinstance(error, NotYet) else "warning"
+                getattr(log, level)(
+                    "job will be tried again", kind=self._kind, tries=tries, seconds=delay, error=repr(error)
+                )
                 await message.nak(delay)
                 return
             log.error("job dropped", kind=self._kind, tries=tries, error=repr(error))
+            self._put_off.pop(message.metadata.sequence.stream, None)
             await message.term()
             return
+        self._put_off.pop(message.metadata.sequence.stream, None)
         await message.ack()
+
+    def _put_off_so_far(self, message: Msg, error: Exception) -> int:
+        """How often it was not this job's turn."""
+        sequence = message.metadata.sequence.stream
+        if isinstance(error, NotYet):
+            self._put_off[sequence] = self._put_off.pop(sequence, 0) + 1
+            if len(self._put_off) > self._limit:  # others have done some of them
+                del self._put_off[next(iter(self._put_off))]
+        return self._put_off.get(sequence, 0)
 
     @asynccontextmanager
     async def _in_progress(self, message: Msg) -> AsyncIterator[None]:
@@ -141,8 +161,20 @@ class NatsJobs:
         finally:
             keeper.cancel()
 
-    def _jetstream(self, client: Client) -> JetStreamContext:
-        return client.jetstream(domain=self._settings.receive_domain)
+    async def _jetstream(self, client: Client) -> JetStreamContext:
+        """Of the own domain. Of the only one that is named, where the own one has no JetStream, or a former version has
+        left the jobs there alone."""
+        own, named = client.jetstream(), self._settings.sole_receive_domain
+        if named is None:
+            return own
+        with nats_errors(f"looking for jobs of {self._stream}"):
+            try:
+                if await _has(own, self._stream):
+                    return own
+            except (NoRespondersError, ServiceUnavailableError):
+                return client.jetstream(domain=named)
+            there = client.jetstream(domain=named)
+            return there if await _has(there, self._stream) else own
 
     def _consumer(self) -> api.ConsumerConfig:
         return api.ConsumerConfig(
@@ -165,3 +197,11 @@ class NatsJobs:
             max_bytes=self._settings.stream_max_bytes or -1,
             num_replicas=self._settings.stream_replicas,
         )
+
+
+async def _has(js: JetStreamContext, stream: str) -> bool:
+    try:
+        await js.stream_info(stream)
+    except NotFoundError:
+        return False
+    return True

@@ -8,6 +8,7 @@ from uuid import uuid4
 import structlog
 
 from imaging_services.apps.dimse_ingestion.asked import Asked
+from imaging_services.apps.dimse_ingestion.lanes import Lanes
 from imaging_services.apps.dimse_ingestion.reports import Reporter
 from imaging_services.apps.dimse_ingestion.transactions import (
     REQUEST_COMMITMENT,
@@ -28,10 +29,13 @@ from imaging_services.domain.errors import (
     PermanentError,
     RetryableError,
 )
-from imaging_services.domain.jobs import Job, Jobs
+from imaging_services.domain.jobs import Job, Jobs, NotYet
 
 log = structlog.get_logger(__name__)
 
+AT_WORK = 32
+"""Transactions of all requestors at a time."""
+_AT_A_TIME = 4  # of one requestor
 _OWNER_SECONDS = 1.0
 _ON_ITS_WAY = timedelta(minutes=5)  # a relay's durable mode answers a C-STORE before the instance is here
 
@@ -42,6 +46,7 @@ class Commitment:
 
     def __init__(self, jobs: Jobs, verifier: Verifier, reporter: Reporter, patience: timedelta) -> None:
         self._jobs, self._verifier, self._reporter, self._patience = jobs, verifier, reporter, patience
+        self._lanes = Lanes(_AT_A_TIME)
         self._process = uuid4().hex
 
     async def action(self, asked: Asked) -> AsyncIterator[DimseResponse]:
@@ -73,9 +78,10 @@ class Commitment:
             transaction = Transaction(
                 uid,
                 asked.calling_ae_title,
-                association.association_id if association else "",
+                association.association_id if association else asked.association_id,
                 self._process if association else "",
                 references,
+                asked.transfer_syntax,
             )
             if association is not None:
                 self._reporter.expect(association)
@@ -104,8 +110,12 @@ class Commitment:
         ):
             raise BackendUnavailable("left to the process that has the association")
         try:
-            verdict = await self._verdict(transaction, age)
-            await self._reporter.report(transaction, verdict)
+            with self._lanes.of(transaction.calling_ae_title) as lane:
+                verdict = await self._verdict(transaction, age)
+                with lane.trying():
+                    await self._reporter.report(transaction, verdict)
+        except NotYet:
+            raise
         except Exception as error:  # one that was not foreseen comes again, too, and not for ever
             if age > self._patience:
                 raise PermanentError(f"{transaction.calling_ae_title} could not be told in time: {error}") from error

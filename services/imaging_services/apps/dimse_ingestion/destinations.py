@@ -6,15 +6,20 @@ from uuid import uuid4
 
 from imaging_services.apps.dimse_ingestion.outgoing import DataSource
 from imaging_services.domain.dicom.command_set import ERROR_COMMENT, CommandSet
-from imaging_services.domain.dicom.dimse import Association, StoreAnswer
+from imaging_services.domain.dicom.dimse import StoreAnswer
+from imaging_services.domain.dicom.storage_scp import Context, StorageScp
 from imaging_services.domain.dicom.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, PermanentError, UnsupportedSopClass
+from imaging_services.domain.errors import (
+    AssociationRejected,
+    BackendUnavailable,
+    DeadlineExceeded,
+    OutOfResources,
+    PermanentError,
+    UnsupportedSopClass,
+)
 from imaging_services.domain.manifest.query import InstanceLocation
 from imaging_services.domain.relay.messages import Call, Origin
 from imaging_services.domain.relay.ports import RelayLink
-
-Context = tuple[str, str]
-"""SOP class UID and transfer syntax UID."""
 
 _UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 
@@ -101,24 +106,22 @@ class ProxyDestination:
         """See ``Destination``."""
         try:
             return await self._link.store_confirmed(Call(self._origin, location.sop_class_uid, syntax, command), data())
-        except (BackendUnavailable, DeadlineExceeded) as error:
+        except (AssociationRejected, BackendUnavailable, DeadlineExceeded, OutOfResources) as error:
             raise Unreachable(str(error)) from error
 
 
-class SameAssociation:
-    """The requestor of a C-GET: the contexts in which it has taken the role of an SCP (PS3.7 annex D.3.3.4)."""
+class Requestor:
+    """The requestor of a C-GET, over the association of its request: here, or at the other end of the relay."""
 
-    def __init__(self, association: Association) -> None:
-        self._association = association
-        self._contexts: dict[str, dict[str, int]] = {}
-        for context in association.contexts.values():
-            role = association.roles.get(context.abstract_syntax)
-            if role is not None and role.scp:
-                self._contexts.setdefault(context.abstract_syntax, {})[context.transfer_syntax] = context.context_id
+    def __init__(self, scp: StorageScp) -> None:
+        self._scp = scp
+        self._syntaxes: dict[str, set[str]] = {}
+        for sop_class, syntax in scp.contexts:
+            self._syntaxes.setdefault(sop_class, set()).add(syntax)
 
     def candidates(self, location: InstanceLocation, transcodes: bool) -> Sequence[str]:
         """See ``Destination``."""
-        accepted, stored = self._contexts.get(location.sop_class_uid, {}), location.transfer_syntax_uid
+        accepted, stored = self._syntaxes.get(location.sop_class_uid, set()), location.transfer_syntax_uid
         if stored in accepted:
             return [stored]
         if not accepted:
@@ -131,11 +134,8 @@ class SameAssociation:
         self, location: InstanceLocation, syntax: str, command: CommandSet, data: DataSource
     ) -> StoreAnswer:
         """See ``Destination``."""
-        context_id, requestor = self._contexts[location.sop_class_uid][syntax], self._association.sub_operations
-        if requestor is None:
-            raise Unreachable("the association takes no requests of this side")
         try:
-            response = await requestor.store(context_id, command, data())
+            response = await self._scp.store(location.sop_class_uid, syntax, command, data())
         except (BackendUnavailable, DeadlineExceeded) as error:
             raise Unreachable(str(error)) from error
         return StoreAnswer(response.status, response.text(ERROR_COMMENT))

@@ -6,6 +6,7 @@ either case, since no match of them would be wrong.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from imaging_services.apps.dimse_ingestion.identifiers import (
     decode_identifier,
     encode_identifier,
     json_values,
+    off_loop,
 )
 from imaging_services.domain.dicom.command_set import CommandSet
 from imaging_services.domain.dicom.dimse import DimseResponse, Status
@@ -115,10 +117,15 @@ class Finder:
         """Pending responses with one match each, then success; ``extended`` is what has been negotiated for the SOP
         class. Raises as ``read_find`` and the manifest do."""
         encoding = encoding_of(transfer_syntax)
-        find = read_find(sop_class_uid, decode_identifier(identifier, encoding), self._provider, extended)
+
+        def read() -> Find:
+            return read_find(sop_class_uid, decode_identifier(identifier, encoding), self._provider, extended)
+
+        find = await off_loop(identifier, read)
         status = Status.PENDING_WARNING if find.partial else Status.PENDING
         async for match in self._matches(find.query):
-            yield DimseResponse(command.response(status, has_data_set=True), self._identifier(find, match, encoding))
+            answer = await off_loop(identifier, partial(self._identifier, find, match, encoding))
+            yield DimseResponse(command.response(status, has_data_set=True), answer)
         yield DimseResponse(command.response(Status.SUCCESS))
 
     async def _matches(self, query: Query) -> AsyncIterator[DicomJson]:

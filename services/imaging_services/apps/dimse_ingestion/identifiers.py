@@ -1,10 +1,11 @@
 """Identifiers of C-FIND (PS3.4 section C.4.1.1): bytes ⇄ keys and values as text."""
 
+import asyncio
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -24,6 +25,8 @@ _TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _DS_LENGTH = 16
 _DEEPEST = 8
 _ITEM = 0xFFFEE000
+_ON_LOOP = 64 * 1024  # bytes, read within some milliseconds
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ def decode_identifier(data: bytes, encoding: Encoding) -> list[Key]:
     except Exception as error:
         # pydicom raises errors of many kinds on broken bytes, none of them its own
         raise InvalidInput(f"the identifier cannot be read: {type(error).__name__}") from error
+
+
+async def off_loop(data: bytes, work: Callable[[], _Result]) -> _Result:
+    """Do what this identifier needs: in a thread when it is long, as millions of bytes take seconds to be read."""
+    return await asyncio.to_thread(work) if len(data) > _ON_LOOP else work()
 
 
 def encode_identifier(keys: Iterable[Key], encoding: Encoding, charset: tuple[str, ...] = ()) -> bytes:

@@ -29,6 +29,7 @@ from imaging_services.domain.dicom.dimse import (
     Status,
     StoreAnswer,
 )
+from imaging_services.domain.dicom.storage_scp import RequestorScp, StorageScp
 from imaging_services.domain.errors import ImagingError, InvalidInput, answer_for
 from imaging_services.domain.ingest.ingest import Expected, Ingest, Ingested
 from imaging_services.domain.relay.admission import Admission
@@ -159,6 +160,7 @@ class DirectHandler:
             request.cancellation,
             association,
             association.extended.get(request.context.abstract_syntax, b""),
+            RequestorScp(association),
         )
         async with aclosing(self._intake.serve(asked)) as responses:  # type: ignore[type-var]  # a generator
             async for response in responses:
@@ -189,7 +191,11 @@ class RelayedHandler:
         )
 
     async def serve(
-        self, call: Call, data: bytes | None, cancellation: Cancellation | None = None
+        self,
+        call: Call,
+        data: bytes | None,
+        cancellation: Cancellation | None = None,
+        requestor: StorageScp | None = None,
     ) -> AsyncIterator[DimseResponse]:
         """Every other request."""
         asked = Asked(
@@ -200,6 +206,8 @@ class RelayedHandler:
             data,
             cancellation or Cancellation(),
             extended=call.extended,
+            requestor=requestor,
+            association_id=call.origin.association_id,
         )
         async with aclosing(self._intake.serve(asked)) as responses:  # type: ignore[type-var]  # a generator
             async for response in responses:
@@ -207,7 +215,7 @@ class RelayedHandler:
 
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
         """There is no target to ask: the own lists decide."""
-        return replace(self._choose(request.contexts), extended=_accept_extended(request))
+        return replace(self._choose(request.contexts), roles=request.roles, extended=_accept_extended(request))
 
     async def noticed(self, notice: AssociationNotice) -> None:
         """Renew or release what an association at the other end holds."""

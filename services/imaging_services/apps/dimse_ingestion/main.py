@@ -16,12 +16,12 @@ from imaging_services.adapters.nats.jobs import NatsJobs
 from imaging_services.adapters.nats.relay import NatsRelay, open_relay
 from imaging_services.adapters.pixels.transcoder import Transcoder
 from imaging_services.adapters.pixels.workers import PixelWorkers
-from imaging_services.apps.dimse_ingestion.commitment import Commitment
+from imaging_services.apps.dimse_ingestion.commitment import AT_WORK, Commitment
 from imaging_services.apps.dimse_ingestion.find import FIND_CLASSES, Finder
 from imaging_services.apps.dimse_ingestion.holds import AssociationHolds
 from imaging_services.apps.dimse_ingestion.intake import DirectHandler, Intake, RelayedHandler
 from imaging_services.apps.dimse_ingestion.known_aes import KnownAes
-from imaging_services.apps.dimse_ingestion.move_jobs import MoveJobs
+from imaging_services.apps.dimse_ingestion.move_jobs import MOVES_AT_WORK, MoveJobs
 from imaging_services.apps.dimse_ingestion.outgoing import Outbox
 from imaging_services.apps.dimse_ingestion.reports import Reporter
 from imaging_services.apps.dimse_ingestion.retrieve import Retriever
@@ -70,11 +70,11 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
         relay = await stack.enter_async_context(_opened_relay(settings))
         ways = Ways(settings.DIMSE_AE, settings.limits(), settings.client_tls, relay)
         outbox = Outbox(space, stack.enter_context(_opened_transcoder(settings, space)))
-        moves = MoveJobs(_jobs("move", settings, relay), timedelta(hours=settings.DIMSE_MOVE_HOURS))
+        moves = MoveJobs(_jobs("move", settings, relay, MOVES_AT_WORK), timedelta(hours=settings.DIMSE_MOVE_HOURS))
         later = moves if settings.DIMSE_MOVE_MODE == "asynchronous" else None
         retriever = Retriever(manifest, outbox, known, ways, provider=settings.PROVIDER_NAME, later=later)
         commitment = Commitment(
-            _jobs("commitment", settings, relay),
+            _jobs("commitment", settings, relay, AT_WORK),
             Verifier(manifest, space, provider=settings.PROVIDER_NAME),
             Reporter(known, ways, settings.DIMSE_AE, settings.DIMSE_COMMITMENT_WAIT_SECONDS),
             timedelta(hours=settings.DIMSE_COMMITMENT_HOURS),
@@ -88,12 +88,12 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
                 task.cancel()
 
 
-def _jobs(kind: str, settings: Settings, relay: NatsRelay | None) -> Jobs:
+def _jobs(kind: str, settings: Settings, relay: NatsRelay | None, at_a_time: int) -> Jobs:
     """What is promised outlives a restart where there is NATS."""
     if relay is None:
-        return MemoryJobs()
+        return MemoryJobs(concurrency=at_a_time)
     connection = settings.relay("dimse-ingestion", settings.DRAIN_SECONDS)
-    return NatsJobs(kind, connection, relay.client, relay.first_client)
+    return NatsJobs(kind, connection, relay.client, relay.first_client, concurrency=at_a_time)
 
 
 @asynccontextmanager
@@ -132,6 +132,7 @@ async def _serve(
         settings.DIMSE_HOST,
         settings.DIMSE_PORT,
         settings.limits(),
+        reuse_port=lifecycle.worker is not None,
         tls=settings.listener_tls(),
         users=settings.users(),
     )

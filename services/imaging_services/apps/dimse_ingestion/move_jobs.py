@@ -10,13 +10,18 @@ from uuid import uuid4
 import structlog
 
 from imaging_services.apps.dimse_ingestion.asked import Asked
+from imaging_services.apps.dimse_ingestion.lanes import Lanes
 from imaging_services.apps.dimse_ingestion.sub_operations import Counts
+from imaging_services.domain.dicom.command_set import MOVE_DESTINATION
 from imaging_services.domain.errors import BackendUnavailable, ImagingError, InvalidInput, PermanentError
-from imaging_services.domain.jobs import RETRY_DELAYS, Job, Jobs
+from imaging_services.domain.jobs import RETRY_DELAYS, Job, Jobs, NotYet
 from imaging_services.domain.relay.messages import Call, Origin
 
 log = structlog.get_logger(__name__)
 
+MOVES_AT_WORK = 8
+"""Moves to all destinations at a time."""
+_AT_A_TIME = 2  # to one destination
 _LAST_TRY = timedelta(seconds=2 * RETRY_DELAYS[-1])
 
 
@@ -34,6 +39,7 @@ class MoveJobs:
 
     def __init__(self, jobs: Jobs, patience: timedelta) -> None:
         self._jobs, self._patience = jobs, patience
+        self._lanes = Lanes(_AT_A_TIME)
         self._left: dict[str, tuple[datetime, frozenset[str]]] = {}
 
     async def take_on(self, asked: Asked) -> None:
@@ -56,21 +62,24 @@ class MoveJobs:
         self._forget()
         _, left = self._left.get(job_id, (None, None))
         try:
-            counts = await mover.run(asked, left)
+            with self._lanes.of(asked.command.text(MOVE_DESTINATION)) as lane, lane.trying():
+                await self._move(job, job_id, asked, left, mover)
+        except NotYet:
+            raise
         except Exception as error:  # one that was not foreseen comes again, too, and not for ever
             if late:
                 raise PermanentError(f"move {job_id} given up: {error}") from error
             if isinstance(error, ImagingError):  # also an AE that is not known any more: it may be written in again
                 raise BackendUnavailable(str(error)) from error
             raise
-        if not counts.again:
-            self._left.pop(job_id, None)
-            log.info("move done", job=job_id, failed=len(counts.failed), why=counts.reason or None)
-        elif late:
-            raise PermanentError(f"move {job_id} given up, {len(counts.again)} instances not sent: {counts.reason}")
-        else:
+
+    async def _move(self, job: Job, job_id: str, asked: Asked, left: frozenset[str] | None, mover: Mover) -> None:
+        counts = await mover.run(asked, left)
+        if counts.again:
             self._left[job_id] = job.accepted_at, frozenset(counts.again)
             raise BackendUnavailable(f"{len(counts.again)} instances not sent: {counts.reason}")
+        self._left.pop(job_id, None)
+        log.info("move done", job=job_id, failed=len(counts.failed), why=counts.reason or None)
 
     def _forget(self) -> None:
         """Of moves that were given up, or that another process has done."""

@@ -74,7 +74,9 @@ class Reporter:
 
     async def report(self, transaction: Transaction, verdict: Verdict) -> None:
         """Return when the requestor has taken the report. Raises a RetryableError when it cannot be reached now."""
-        if await self._over_the_same(transaction, verdict):
+        relayed = transaction.association_id and not transaction.owner
+        over_the_same = self._over_the_relayed if relayed else self._over_the_same
+        if await over_the_same(transaction, verdict):
             return
         try:
             ae = self._known.get(transaction.calling_ae_title)
@@ -99,8 +101,28 @@ class Reporter:
         except RetryableError as error:
             log.info("report not taken over the same association", transaction=transaction.uid, why=str(error))
             return False
-        self._check(response.status, transaction)
-        return True
+        return self._taken(transaction, response.status)
+
+    async def _over_the_relayed(self, transaction: Transaction, verdict: Verdict) -> bool:
+        """The association is one of a proxy at the other end."""
+        relay = self._ways.relay
+        if relay is None:
+            return False
+        await asyncio.sleep(self.same_association_seconds)
+        origin = Origin(transaction.association_id, transaction.calling_ae_title, self._ae_title)
+        call = Call(origin, STORAGE_COMMITMENT, transaction.transfer_syntax, _command(verdict))
+        try:
+            response = await relay.report(call, await self._encoded(transaction, verdict, call.transfer_syntax))
+        except RetryableError as error:
+            log.info("report not taken over the relayed association", transaction=transaction.uid, why=str(error))
+            return False
+        return self._taken(transaction, response.status)
+
+    def _taken(self, transaction: Transaction, status: int) -> bool:
+        """A requestor that refuses it may expect it over another association, and is not waited for on this one."""
+        if status != Status.SUCCESS:
+            log.info("report refused over its association", transaction=transaction.uid, status=f"{status:04X}H")
+        return status == Status.SUCCESS
 
     async def _over_another(self, ae: KnownAe, transaction: Transaction, verdict: Verdict) -> int:
         """An association in which this side is the SCP all the same: by role selection (PS3.7 annex D.3.3.4)."""

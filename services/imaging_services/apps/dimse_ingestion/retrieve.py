@@ -7,12 +7,12 @@ from typing import Protocol
 import structlog
 
 from imaging_services.apps.dimse_ingestion.asked import Asked
-from imaging_services.apps.dimse_ingestion.destinations import Destination, SameAssociation
-from imaging_services.apps.dimse_ingestion.identifiers import Key, decode_identifier
+from imaging_services.apps.dimse_ingestion.destinations import Destination, Requestor
+from imaging_services.apps.dimse_ingestion.identifiers import decode_identifier, off_loop
 from imaging_services.apps.dimse_ingestion.known_aes import KnownAe, KnownAes
 from imaging_services.apps.dimse_ingestion.move_jobs import MoveJobs
 from imaging_services.apps.dimse_ingestion.outgoing import Outbox
-from imaging_services.apps.dimse_ingestion.selection import read_selection, select
+from imaging_services.apps.dimse_ingestion.selection import Selection, read_selection, select
 from imaging_services.apps.dimse_ingestion.sub_operations import Counts, Originator, Retrieve, perform
 from imaging_services.domain.dicom.command_set import MOVE_DESTINATION
 from imaging_services.domain.dicom.dimse import DimseResponse, Status
@@ -72,7 +72,7 @@ class Retriever:
                 yield response
 
     async def _put_off(self, asked: Asked, later: MoveJobs) -> DimseResponse:
-        read_selection(asked.abstract_syntax, _keys(asked), asked.extended)
+        await _selection(asked)
         try:
             await later.take_on(asked)
         except RetryableError as error:
@@ -105,21 +105,21 @@ class Retriever:
 
     async def get(self, asked: Asked) -> AsyncIterator[DimseResponse]:
         """C-GET over the association that it came by. Raises as ``read_selection`` and the manifest do."""
-        if asked.association is None:
-            raise InvalidInput("C-GET needs an association of its own: its instances go back over it")
+        if asked.requestor is None:
+            raise InvalidInput("the proxy at the other end of the relay does not take the instances of a C-GET")
         locations = await self._select(asked)
         if locations is None:
             yield _no_matches(asked)
             return
         log.info("get", calling=asked.calling_ae_title, instances=len(locations))
-        performed = perform(_retrieve(asked), locations, SameAssociation(asked.association), self._outbox)
+        performed = perform(_retrieve(asked), locations, Requestor(asked.requestor), self._outbox)
         async with aclosing(performed) as responses:
             async for response in responses:
                 yield response
 
     async def _select(self, asked: Asked) -> list[InstanceLocation] | None:
         """The instances, or None when the manifest cannot be asked now."""
-        selection = read_selection(asked.abstract_syntax, _keys(asked), asked.extended)
+        selection = await _selection(asked)
         try:
             return await select(self._manifest, selection, self._provider)
         except RetryableError as error:
@@ -127,10 +127,13 @@ class Retriever:
             return None
 
 
-def _keys(asked: Asked) -> list[Key]:
-    if asked.data is None:
+async def _selection(asked: Asked) -> Selection:
+    data, encoding = asked.data, encoding_of(asked.transfer_syntax)
+    if data is None:
         raise InvalidInput("the request has no identifier")
-    return decode_identifier(asked.data, encoding_of(asked.transfer_syntax))
+    return await off_loop(
+        data, lambda: read_selection(asked.abstract_syntax, decode_identifier(data, encoding), asked.extended)
+    )
 
 
 def _retrieve(asked: Asked, originator: Originator | None = None) -> Retrieve:

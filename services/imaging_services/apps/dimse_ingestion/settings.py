@@ -11,10 +11,10 @@ from imaging_services.adapters.nats.relay_settings import RelayVariables
 from imaging_services.adapters.nats.settings import EventSettings
 from imaging_services.adapters.postgres.settings import DatabaseVariables
 from imaging_services.domain.errors import SettingsError
-from imaging_services.runtime import ServiceSettings
+from imaging_services.runtime import ServiceSettings, WorkerVariables
 
 
-class Settings(ListenerVariables, RelayVariables, EventSettings, DatabaseVariables, ServiceSettings):
+class Settings(ListenerVariables, RelayVariables, EventSettings, DatabaseVariables, WorkerVariables, ServiceSettings):
     """A DIMSE AE that writes to a storage space, fed by the relay and by direct associations."""
 
     # The operator sets what a resource leaves out to the empty text.
@@ -24,6 +24,11 @@ class Settings(ListenerVariables, RelayVariables, EventSettings, DatabaseVariabl
         default="DIMSE_INGESTION", min_length=1, max_length=16, description="own AE title; also the Retrieve AE Title"
     )
     DIMSE_NATS_SUBJECT_CHANNEL: str = Field(default="B", description="own channel; the ingestion is always B")
+    DIMSE_NATS_RECEIVE_DOMAIN: str | None = Field(
+        default="*",
+        description="JetStream domains that keep what is sent to the ingestion, beside the server's own: names "
+        "separated by commas, or * for all that announce themselves, as proxies with a NATS server of their own do",
+    )
     DIMSE_NATS_DISABLED: bool = Field(default=False, description="true: only the DICOM listener, without NATS")
     DIMSE_ASSOCIATION_LEASE_SECONDS: float = Field(
         default=60,

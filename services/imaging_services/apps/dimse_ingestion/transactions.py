@@ -5,7 +5,7 @@ import zlib
 from dataclasses import dataclass
 
 from imaging_services.apps.dimse_ingestion.identifiers import Key, decode_identifier, encode_identifier
-from imaging_services.domain.dicom.transfer_syntaxes import Encoding
+from imaging_services.domain.dicom.transfer_syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, Encoding
 from imaging_services.domain.dicom.uids import is_uid
 from imaging_services.domain.errors import InvalidInput
 
@@ -39,13 +39,14 @@ class Reference:
 @dataclass(frozen=True, slots=True)
 class Transaction:
     """What was asked for and by whom. ``association_id`` is the association that it came by, ``owner`` the process that
-    has it (empty for one that came over the relay)."""
+    has it (empty for one at the other end of the relay), ``transfer_syntax`` that of its context."""
 
     uid: str
     calling_ae_title: str
     association_id: str
     owner: str
     references: tuple[Reference, ...]
+    transfer_syntax: str = IMPLICIT_VR_LITTLE_ENDIAN
 
     def encode(self) -> bytes:
         """As the body of a job."""
@@ -54,6 +55,7 @@ class Transaction:
             "calling": self.calling_ae_title,
             "association": self.association_id,
             "owner": self.owner,
+            "syntax": self.transfer_syntax,
             "references": [[one.sop_class_uid, one.sop_instance_uid] for one in self.references],
         }
         return zlib.compress(json.dumps(document).encode())
@@ -69,6 +71,7 @@ class Transaction:
                 str(document["association"]),
                 str(document["owner"]),
                 tuple(Reference(str(one), str(other)) for one, other in document["references"]),
+                str(document.get("syntax", IMPLICIT_VR_LITTLE_ENDIAN)),  # absent in what an older version kept
             )
         except (zlib.error, KeyError, TypeError, ValueError) as error:
             raise InvalidInput(f"job of a storage commitment is broken: {error!r}") from error

@@ -29,7 +29,7 @@ class Ways:
     def __init__(
         self, ae_title: str, limits: AssociationLimits, client_tls: ClientTls, relay: RelayLink | None
     ) -> None:
-        self._ae_title, self._limits, self._client_tls, self._relay = ae_title, limits, cache(client_tls), relay
+        self._ae_title, self._limits, self._client_tls, self.relay = ae_title, limits, cache(client_tls), relay
 
     @asynccontextmanager
     async def open(
@@ -51,9 +51,9 @@ class Ways:
 
     def link(self, ae: KnownAe) -> RelayLink:
         """The relay to it. Raises ``Refused`` when this process has none."""
-        if self._relay is None:
+        if self.relay is None:
             raise Refused(f"{ae.title} is behind a proxy, and DIMSE_NATS_DISABLED is true")
-        return self._relay
+        return self.relay
 
 
 class _Surely:

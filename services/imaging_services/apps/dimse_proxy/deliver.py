@@ -16,6 +16,7 @@ from imaging_services.domain.dicom.dimse import (
     AssociationRequest,
     Cancellation,
     DicomPeer,
+    DimseRequest,
     DimseResponse,
     Negotiated,
     ProposedContext,
@@ -24,14 +25,18 @@ from imaging_services.domain.dicom.dimse import (
     Role,
     StoreAnswer,
 )
-from imaging_services.domain.errors import OutOfResources, Refused, UnsupportedSopClass
+from imaging_services.domain.dicom.storage_scp import StorageScp
+from imaging_services.domain.errors import InvalidInput, OutOfResources, Refused, UnsupportedSopClass
 from imaging_services.domain.relay.messages import AssociationNotice, AssociationState, Call, StoreMessage
 from imaging_services.domain.relay.ports import DataSource
-from imaging_services.domain.relay.services import PRINT_MANAGEMENT
+from imaging_services.domain.relay.services import PRINT_MANAGEMENT, RELAYED_SERVICES
 
 log = structlog.get_logger(__name__)
 
 _NO_REASON_GIVEN = 1
+_FIRST = 1  # presentation context id of the request itself
+_MOST_TAKEN = 127  # contexts besides it that an association has room for
+_SCP = Role(scu=False, scp=True)
 _KEPT_SECONDS = 600.0  # a kept association that nobody uses
 _ACCEPTED_SECONDS = 10.0  # what the target has accepted holds for other associations
 _ACCEPTED_MOST = 64
@@ -95,17 +100,21 @@ class TargetHandler:
         return StoreAnswer(response.status, response.text(ERROR_COMMENT))
 
     async def serve(
-        self, call: Call, data: bytes | None, cancellation: Cancellation | None = None
+        self,
+        call: Call,
+        data: bytes | None,
+        cancellation: Cancellation | None = None,
+        requestor: StorageScp | None = None,
     ) -> AsyncIterator[DimseResponse]:
         """Any other request, on an association of its own with the one context that it needs; those of print
-        management on one for each association at the other end."""
+        management on one for each association at the other end. What a C-GET brings goes to the ``requestor``."""
         if cancellation is not None and call.command.command_field in _CANCELLABLE:
             cancellation.handle()
-        async with self._association(call) as requestor:
-            context_id = next(iter(requestor.contexts), None)
-            if context_id is None:
+        async with self._association(call) as association:
+            if _FIRST not in association.contexts:
                 raise UnsupportedSopClass(f"{self._called} does not accept {call.abstract_syntax}")
-            responses = requestor.request(context_id, call.command, data, cancellation)
+            takes = partial(_pass_on, requestor) if requestor is not None else None
+            responses = association.request(_FIRST, call.command, data, cancellation, takes)
             async with aclosing(responses) as received:  # type: ignore[type-var]  # a generator behind its port
                 async for response in received:
                     yield response
@@ -138,17 +147,14 @@ class TargetHandler:
 
     @asynccontextmanager
     async def _association(self, call: Call) -> AsyncIterator[Requestor]:
-        context = ProposedContext(1, call.abstract_syntax, (call.transfer_syntax,))
-        # an event report comes from the SCP of its SOP class (PS3.7 section D.3.3.4)
-        reports = call.command.command_field == CommandField.N_EVENT_REPORT_RQ
-        roles = {call.abstract_syntax: Role(scu=False, scp=True)} if reports else {}
+        contexts, roles = _proposed(call)
         extended = {call.abstract_syntax: call.extended} if call.extended else {}
         if call.abstract_syntax in PRINT_MANAGEMENT:
             key = (call.origin.association_id, call.abstract_syntax, call.transfer_syntax)
-            async with self._kept.using(key, partial(self._associate, (context,), roles, extended)) as kept:
+            async with self._kept.using(key, partial(self._associate, contexts, roles, extended)) as kept:
                 yield kept
             return
-        requestor = await self._associate((context,), roles, extended)
+        requestor = await self._associate(contexts, roles, extended)
         ended = False
         try:
             yield requestor
@@ -169,3 +175,27 @@ class TargetHandler:
 
     async def _leave(self, requestor: Requestor, ended: bool) -> None:
         await (requestor.release() if ended else requestor.abort())
+
+
+def _proposed(call: Call) -> tuple[tuple[ProposedContext, ...], dict[str, Role]]:
+    """The contexts that a request needs, its own as the first, and the roles (PS3.7 section D.3.3.4): for an event
+    report, that of the SCP of its SOP class; for a C-GET, that of the SCP of what its requestor takes."""
+    first = ProposedContext(_FIRST, call.abstract_syntax, (call.transfer_syntax,))
+    if call.command.command_field == CommandField.N_EVENT_REPORT_RQ:
+        return (first,), {call.abstract_syntax: _SCP}
+    if call.command.command_field != CommandField.C_GET_RQ:
+        return (first,), {}
+    takes = [one for one in call.takes or () if one[0] not in RELAYED_SERVICES][:_MOST_TAKEN]
+    storage = (ProposedContext(_FIRST + 2 * n, uid, (syntax,)) for n, (uid, syntax) in enumerate(takes, start=1))
+    return (first, *storage), dict.fromkeys((uid for uid, _ in takes), _SCP)
+
+
+async def _pass_on(requestor: StorageScp, request: DimseRequest) -> StoreAnswer:
+    """An instance that the target sends goes to the requestor at the other end; its status comes back."""
+    if request.data is None:
+        raise InvalidInput("C-STORE without a data set")
+    context = request.context
+    response = await requestor.store(
+        context.abstract_syntax, context.transfer_syntax, request.command, aiter(request.data)
+    )
+    return StoreAnswer(response.status, response.text(ERROR_COMMENT))

@@ -154,16 +154,17 @@ class CommandSet:
 
     @classmethod
     def decode(cls, data: bytes | bytearray | memoryview) -> "CommandSet":
-        """Parse an encoded command set. Raises ``InvalidInput`` when it is cut short or not of group 0000."""
+        """Parse an encoded command set. Elements of other groups are left out. Raises ``InvalidInput`` when it is cut
+        short."""
         view, pos, elements = memoryview(data), 0, {}
         while pos < len(view):
             if pos + 8 > len(view):
                 raise InvalidInput("command set is cut short")
             group, number, length = struct.unpack_from("<HHI", view, pos)
             pos += 8
-            if group != 0 or pos + length > len(view):
+            if pos + length > len(view):
                 raise InvalidInput("command set is malformed")
-            if number != 0:
+            if group == 0 and number != 0:  # Orthanc adds (0008,0058) to some responses
                 elements[number] = _decode_element(number, bytes(view[pos : pos + length]))
             pos += length
         return cls(elements)

@@ -4,7 +4,7 @@ Names follow PS3.7 and PS3.8. The upper layer itself is in ``adapters/dimse``.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -41,6 +41,10 @@ class Status(IntEnum):
     MOVE_DESTINATION_UNKNOWN = 0xA801
     DATA_SET_MISMATCH = 0xA900
     CANNOT_UNDERSTAND = 0xC000
+
+
+PENDING = frozenset({int(Status.PENDING), int(Status.PENDING_WARNING)})
+"""More responses follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +255,10 @@ class AssociationHandler(Protocol):
         ...
 
 
+StoreHandler = Callable[[DimseRequest], Awaitable[StoreAnswer]]
+"""Handles a C-STORE request; a raised ImagingError becomes its DIMSE status."""
+
+
 class Requestor(Protocol):
     """An association that we opened."""
 
@@ -279,10 +287,16 @@ class Requestor(Protocol):
         ...
 
     def request(
-        self, context_id: int, command: CommandSet, data: bytes | None = None, cancellation: Cancellation | None = None
+        self,
+        context_id: int,
+        command: CommandSet,
+        data: bytes | None = None,
+        cancellation: Cancellation | None = None,
+        takes: StoreHandler | None = None,
     ) -> AsyncIterator[DimseResponse]:
         """Send any other request; yields responses up to and including the final one, also when ``cancellation`` is
-        requested meanwhile: then the peer is sent a C-CANCEL. Closed early, the operation is cancelled, too."""
+        requested meanwhile: then the peer is sent a C-CANCEL. Closed early, the operation is cancelled, too. The
+        C-STOREs that the peer sends meanwhile, as a C-GET has it, are answered by ``takes``, one after another."""
         ...
 
     async def release(self) -> None:

@@ -39,6 +39,15 @@ def read_header(file: RangeFile, tags: Iterable[int] | None = None) -> FileDatas
         raise PermanentError(f"the stored file cannot be read as DICOM: {type(error).__name__}") from error
 
 
+def read_whole(file: RangeFile) -> FileDataset:
+    """The same with every value, for short files. Raises as ``read_header`` and ``load_deferred``."""
+    header = read_header(file)
+    for element in raw_elements(header):
+        if isinstance(element, RawDataElement) and is_deferred(element):
+            load_deferred(header, element, file)
+    return header
+
+
 def raw_elements(dataset: Dataset) -> list[Element]:
     """The elements in tag order as read, undecoded where possible; deferred ones stay deferred."""
     return [cast(Element, dataset.get_item(tag, keep_deferred=True)) for tag in sorted(dataset.keys())]
