@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from imaging_services.adapters.memory.relay import MemoryRelayBus
-from imaging_services.domain.dicom.command_set import ERROR_COMMENT
+from imaging_services.domain.dicom.command_set import ERROR_COMMENT, CommandField, request
 from imaging_services.domain.dicom.dimse import (
     AssociationRequest,
     Cancellation,
@@ -29,6 +29,7 @@ from support.relay import (
     find_call,
     listening,
     nats_relay,
+    received_once,
     relay_settings,
     until,
 )
@@ -42,10 +43,12 @@ async def ends(request):
         return
     url, root = request.getfixturevalue("nats_server").url, f"t{uuid.uuid4().hex}"
     async with AsyncExitStack() as stack:
-        yield (
-            await stack.enter_async_context(nats_relay(relay_settings(url, "A", root, max_tries=3))),
-            await stack.enter_async_context(nats_relay(relay_settings(url, "B", root, max_tries=3))),
-        )
+        settings = relay_settings(url, "B", root, max_tries=3)
+        near = await stack.enter_async_context(nats_relay(relay_settings(url, "A", root, max_tries=3)))
+        far = await stack.enter_async_context(nats_relay(settings))
+        if "urgent" in request.node.name:
+            await received_once(far, settings)
+        yield near, far
 
 
 async def test_a_durable_store_waits_for_a_listener(ends):
@@ -124,7 +127,7 @@ async def test_a_failing_request_raises(ends):
     near, far = ends
 
     class Failing(Remembering):
-        async def serve(self, call, data, cancellation=None):
+        async def serve(self, call, data, cancellation=None, requestor=None):
             raise InvalidInput("no level")
             yield
 
@@ -150,7 +153,7 @@ async def test_a_cancelled_request_gets_its_final_response(ends, handled):
     cancellation = Cancellation()
 
     class Moving(Remembering):
-        async def serve(self, call, data, cancellation=None):
+        async def serve(self, call, data, cancellation=None, requestor=None):
             if handled:
                 cancellation.handle()
             try:
@@ -173,12 +176,22 @@ async def test_a_cancelled_request_gets_its_final_response(ends, handled):
     assert response.command.text(ERROR_COMMENT) == ("3 of 9 sent" if handled else "")
 
 
+async def test_a_cancellation_that_comes_first_counts(ends):
+    near, far = ends
+    cancellation, handler = Cancellation(), Remembering(responses=100_000, delay=0.001)
+    cancellation.request()
+    async with listening(far, handler):
+        statuses = [one.command.status async for one in near.request(find_call(), b"identifier", cancellation)]
+    assert statuses[-1] == 0xFE00
+    assert handler.produced < 10_000
+
+
 async def test_large_data_sets_in_both_directions(ends):
     near, far = ends
     asked, answered = os.urandom(9 * 2**20), [os.urandom(size) for size in (3 * 2**20 + 1, 10, 2**20)]
 
     class Large(Remembering):
-        async def serve(self, call, data, cancellation=None):
+        async def serve(self, call, data, cancellation=None, requestor=None):
             self.asked.append((call, data))
             for content in answered:
                 yield DimseResponse(call.command.response(0xFF00, has_data_set=True), content)
@@ -205,6 +218,30 @@ async def test_cancelling_the_reader_stops_the_far_side(ends):
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await until(lambda: handler.stopped)
+
+
+async def test_event_reports_over_an_association_at_the_near_side(ends):
+    near, far = ends
+    event = call(request(CommandField.N_EVENT_REPORT_RQ, "1.2.840.10008.1.20.1", has_data_set=True), "one")
+    heard = []
+
+    async def answer(asked, data):
+        heard.append((asked, data))
+        if len(heard) == 2:
+            raise Conflict("not that one")
+        return asked.command.response(0x0110)
+
+    with pytest.raises(BackendUnavailable, match="not open"):
+        await far.report(event, b"committed")
+    async with near.hearing("one", answer):
+        assert (await far.report(event, b"committed")).status == 0x0110
+        with pytest.raises(Conflict, match="not that one"):
+            await far.report(event, b"again")
+        with pytest.raises(BackendUnavailable, match="not open"):
+            await far.report(call(event.command, "another"), b"committed")
+    assert heard == [(event, b"committed"), (event, b"again")]
+    with pytest.raises(BackendUnavailable, match="not open"):
+        await far.report(event, b"committed")
 
 
 async def test_negotiation_and_notices(ends):
@@ -244,6 +281,45 @@ async def test_the_end_of_an_association_comes_after_its_stores(ends):
         gate.set()
         await until(lambda: [one for one in noticed_after if one[0] == notice])
     assert [one for one in noticed_after if one[0].state is AssociationState.CLOSED] == [(other, 0), (notice, 5)]
+
+
+async def test_urgent_stores_overtake_a_backlog_and_keep_their_order(ends):
+    near, far = ends
+    backlog, urgent = [call(association="long") for _ in range(400)], [call(association="stat") for _ in range(20)]
+    for one in backlog:
+        await near.store_durably(one, blocks(b"waits"))
+    for one in urgent:
+        await near.store_durably(one, blocks(b"at once"), urgent=True)
+    handler = Remembering(delay=0.02)
+    async with listening(far, handler):
+        await until(lambda: len(handler.stored) == 420)
+    uids = [uid for uid, _ in handler.stored]
+    places = [uids.index(one.command.sop_instance_uid) for one in urgent]
+    assert places == sorted(places)
+    assert places[-1] < 300
+    assert {one.call.origin.association_id for one in handler.messages if one.urgent} == {"stat"}
+
+
+async def test_an_end_comes_after_the_urgent_stores_and_the_others(ends):
+    near, far = ends
+    for number in range(20):
+        await near.store_durably(call(association="both"), blocks(b"data"), urgent=number % 2 == 0)
+    notice = AssociationNotice(Origin("both", "b", "c"), AssociationState.CLOSED, 60)
+    await near.finish(notice)
+    ended_after = []
+
+    class Slow(Remembering):
+        async def store(self, message, data):
+            await asyncio.sleep(0.3 if message.urgent else 0)
+            return await super().store(message, data)
+
+        async def noticed(self, told):
+            if told.state is AssociationState.CLOSED:
+                ended_after.append(len(self.stored))
+
+    async with listening(far, Slow()):
+        await until(lambda: ended_after != [])
+    assert ended_after == [20]
 
 
 async def test_a_store_says_when_it_was_accepted(ends):

@@ -16,7 +16,7 @@ import pytest
 
 from imaging_services.adapters.nats.relay import open_relay
 from imaging_services.adapters.nats.relay_dead_letters import Redriven, list_relay_dead_letters, redrive_relay
-from imaging_services.adapters.nats.relay_janitor import sweep
+from imaging_services.adapters.nats.relay_janitor import Janitor
 from imaging_services.adapters.nats.relay_objects import ObjectBucket
 from imaging_services.adapters.nats.relay_streams import ensure_relay
 from imaging_services.domain.dicom.dimse import StoreAnswer
@@ -107,7 +107,7 @@ async def test_permanent_failure_is_a_dead_letter_and_can_be_redriven(nats_serve
             assert all(letter.reason == "C-STORE status A900H mismatch" for letter in letters)
             assert (await client.jetstream().stream_info(settings.receives.stream)).state.messages == 0
             # the janitor keeps what a dead letter names
-            assert await sweep(client.jetstream(), settings.receives, 0, 5) == 0
+            assert await Janitor(client.jetstream(), settings.receives, 0, 5).sweep(0) == 0
             handler.answers = lambda message, tries: StoreAnswer(0)
             assert await redrive_relay(client, root, "B", [letters[0].sequence]) == Redriven(1)
             assert await redrive_relay(client, root, "B") == Redriven(1)
@@ -191,22 +191,6 @@ async def test_a_full_stream_is_out_of_resources_and_leaves_no_object(nats_serve
         kept = await ObjectBucket(js, names.bucket, 5).names()
         named = (await js.stream_info(names.stream, subjects_filter=names.store("*", "*"))).state.subjects or {}
         assert set(kept) == {subject.rpartition(".")[2] for subject in named}
-
-
-async def test_the_janitor_removes_only_what_nobody_names(nats_server, root, client):
-    settings = relay_settings(nats_server.url, "A", root, inline_limit=10)
-    js, names = client.jetstream(), settings.sends
-    async with nats_relay(settings) as near:
-        await near.store_durably(call(), blocks(b"waiting on the stream"))
-    bucket = ObjectBucket(js, names.bucket, 5)
-    (waiting,) = await bucket.names()
-    await bucket.put("000000000001-orphan", blocks(b"left by a crash"))
-    await js.publish(f"$O.{names.bucket}.C.000000000002-torn", b"upload cut off")
-    assert await sweep(js, names, 3600, 5) == 2
-    assert await bucket.names() == [waiting]
-    assert await sweep(js, names, 0, 5) == 0
-    with pytest.raises(NotFound):
-        [block async for block in bucket.read("000000000001-orphan")]
 
 
 async def test_streams_are_extended_and_never_narrowed(nats_server, root, client):

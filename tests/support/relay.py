@@ -4,19 +4,22 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from imaging_services.adapters.nats.relay import NatsRelay, open_relay
 from imaging_services.adapters.nats.relay_settings import RelaySettings
+from imaging_services.adapters.nats.relay_urgent import is_emptied
 from imaging_services.adapters.nats.settings import NatsSettings
 from imaging_services.domain.dicom.command_set import CommandField, CommandSet, request, store_request
 from imaging_services.domain.dicom.dimse import AssociationRequest, DimseResponse, Negotiated, StoreAnswer
+from imaging_services.domain.dicom.storage_scp import Context
 from imaging_services.domain.relay.messages import AssociationNotice, Call, Origin, StoreMessage
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+GET = "1.2.840.10008.5.1.4.1.2.2.3"
 EXPLICIT = "1.2.840.10008.1.2.1"
 
 
@@ -29,6 +32,12 @@ def call(command: CommandSet | None = None, association: str | None = None) -> C
 
 def find_call() -> Call:
     return call(request(CommandField.C_FIND_RQ, FIND, message_id=7, has_data_set=True))
+
+
+def get_call(takes: Sequence[Context] = ((CT, EXPLICIT),)) -> Call:
+    """A C-GET whose requestor takes instances in these contexts."""
+    asked = call(request(CommandField.C_GET_RQ, GET, message_id=7, has_data_set=True))
+    return replace(asked, takes=tuple(takes))
 
 
 async def blocks(data: bytes, size: int = 65536) -> AsyncIterator[bytes]:
@@ -64,7 +73,7 @@ class Remembering:
             self.messages.append(message)
         return answer
 
-    async def serve(self, call, data, cancellation=None) -> AsyncIterator[DimseResponse]:
+    async def serve(self, call, data, cancellation=None, requestor=None) -> AsyncIterator[DimseResponse]:
         self.asked.append((call, data))
         try:
             for number in range(self.responses):
@@ -105,6 +114,14 @@ async def listening(relay, handler) -> AsyncIterator[None]:
         task.cancel()
         results = await asyncio.gather(task, return_exceptions=True)
         assert isinstance(results[0], asyncio.CancelledError), results
+
+
+async def received_once(relay: NatsRelay, settings: RelaySettings, *domains: str | None) -> None:
+    """It has received before, so that the queues of urgent stores have consumers in these domains."""
+    async with listening(relay, Remembering()), asyncio.timeout(60):
+        for domain in domains or (None,):
+            while not await is_emptied(relay.client().jetstream(domain=domain), settings.receives):
+                await asyncio.sleep(0.05)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -33,8 +33,8 @@ def test_store_message_survives_its_headers(calling, called, instance):
     command = store_request("1.2.840.10008.5.1.4.1.1.2", instance, message_id=65535, priority=2)
     command = CommandSet.decode(CommandSet({**command.elements, 0x5555: b"\x01\x02"}).encode())
     call = Call(Origin("abc", calling, called), "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1", command)
-    for name in (None, "0123-abc"):
-        message = StoreMessage(call, "abc.1", 5, "00" * 32, name)
+    for name, urgent, encoding in ((None, False, None), ("0123-abc", True, "zstd")):
+        message = StoreMessage(call, "abc.1", 5, "00" * 32, name, urgent=urgent, encoding=encoding)
         headers = message.headers()
         assert all(value.isascii() and value.isprintable() for value in headers.values())
         assert StoreMessage.from_headers(headers) == message
@@ -117,3 +117,23 @@ def test_subjects():
     for root, channel in (("", "A"), ("a..b", "A"), ("a b", "A"), ("a.>", "A"), ("a", "C")):
         with pytest.raises(SettingsError):
             RelaySubjects(root, channel)
+
+
+@pytest.mark.parametrize("takes", [None, (), (("1.2", "1.2.1"), ("1.2", "1.2.2"), ("1.3", "1.2.1"))])
+def test_what_the_requestor_of_a_c_get_takes_is_said(takes):
+    call = Call(Origin("a", "b", "c"), "1.2", "1.3", store_request("1.2", "1.4"), takes=takes)
+    assert Call.from_headers(call.headers()) == call
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"1.2": 3}', "{"])
+def test_a_broken_list_of_what_it_takes_is_refused(text):
+    call = Call(Origin("a", "b", "c"), "1.2", "1.3", store_request("1.2", "1.4"), takes=())
+    with pytest.raises(InvalidInput, match="Imaging-Takes"):
+        Call.from_headers(call.headers() | {"Imaging-Takes": text})
+
+
+def test_elements_of_other_groups_in_a_command_set_are_left_out():
+    """Orthanc puts the Failed SOP Instance UID List (0008,0058) into responses of C-GET."""
+    command = store_request("1.2", "1.4").response(0xB000)
+    strange = bytes.fromhex("08005800 04000000 312e3200")
+    assert CommandSet.decode(command.encode() + strange) == CommandSet.decode(command.encode())

@@ -8,13 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from imaging_services.adapters.nats import relay_order
+from imaging_services.adapters.nats import relay_consumer, relay_order
 from imaging_services.adapters.nats.relay_consumer import StoreConsumer
+from imaging_services.adapters.nats.relay_ends import AssociationEnds
 from imaging_services.adapters.nats.relay_order import Version, VersionOrder
+from imaging_services.adapters.nats.relay_places import RelayPlace
+from imaging_services.adapters.nats.relay_receiving import Receiving
 from imaging_services.adapters.nats.relay_settings import RelaySettings
 from imaging_services.adapters.nats.settings import NatsSettings
 from imaging_services.domain.dicom.command_set import store_request
 from imaging_services.domain.dicom.dimse import StoreAnswer
+from imaging_services.domain.errors import DeadlineExceeded
 from imaging_services.domain.relay.messages import Call, Origin, StoreMessage
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -233,8 +237,11 @@ class Receiver:
         self.arrived, self.dead, self.answer, self.gate = [], [], STORED, None
         nats = NatsSettings(url="nats://127.0.0.1:1", subject_root="DIMSE")
         settings = RelaySettings(nats=nats, channel="B", max_tries=2)
-        self._consumer = StoreConsumer(SimpleNamespace(is_connected=False), self, settings, self)
-        self._pull = SimpleNamespace(done=lambda message: None, pause=lambda seconds: None)
+        self.receiving = receiving = Receiving(SimpleNamespace(is_connected=False, max_payload=2**20), settings, self)
+        place = RelayPlace(None, self, settings.receives, None)
+        ends = AssociationEnds(place, self, receiving.is_away)
+        self._consumer = StoreConsumer(place, receiving, ends, urgent=False)
+        self._pull = SimpleNamespace(done=lambda message: None)
 
     async def publish(self, subject, payload, *, headers, stream):
         self.dead.append(headers)
@@ -295,3 +302,38 @@ async def test_a_version_that_waited_has_all_its_tries(clock):
     assert await receiver.deliver(2, b"new", deliveries=2) == [("nak", 5.0)]  # its first try
     assert await receiver.deliver(2, b"new", deliveries=3) == ["ack"]
     assert [letter["Imaging-Tries"] for letter in receiver.dead] == ["2", "2"]
+
+
+async def unreadable():
+    raise DeadlineExceeded("reading from the relay's bucket: no answer in time")
+    yield b""
+
+
+async def test_only_trouble_of_the_receiver_stops_the_fetching(monkeypatch):
+    receiver = Receiver()
+    with monkeypatch.context() as line:
+        line.setattr(relay_consumer, "content", lambda *args: unreadable)
+        assert await receiver.deliver(1, b"far") == [("nak", 1.0)]
+    assert not receiver.receiving.is_away()
+
+    async def away(message, data):
+        raise DeadlineExceeded("no answer in time")
+
+    other = Receiver()
+    other.receiving.handler = SimpleNamespace(store=away)
+    assert await other.deliver(1, b"near") == [("nak", 1.0)]
+    assert other.receiving.is_away()
+
+
+async def test_a_version_from_the_future_is_of_now():
+    receiver, seen = Receiver(), []
+
+    async def store(message, data):
+        seen.append(message.accepted_at)
+        return STORED
+
+    receiver.receiving.handler = SimpleNamespace(store=store)
+    day = 24 * 3600 * 1_000_000
+    ahead = (datetime.now(UTC) - SENT) // timedelta(microseconds=1) + day
+    assert await receiver.deliver(1, b"data", sent=ahead) == ["ack"]
+    assert seen[0] <= datetime.now(UTC)

@@ -3,8 +3,9 @@
 from collections.abc import AsyncIterator, Mapping
 from uuid import uuid4
 
-from imaging_services.domain.dicom.command_set import CommandSet
+from imaging_services.domain.dicom.command_set import MESSAGE_ID, CommandSet
 from imaging_services.domain.dicom.dimse import (
+    PENDING,
     AcceptedContext,
     Association,
     AssociationHandler,
@@ -17,17 +18,17 @@ from imaging_services.domain.dicom.dimse import (
     Role,
     Status,
     StoreAnswer,
+    StoreHandler,
 )
 from imaging_services.domain.errors import (
+    AssociationRejected,
     BackendUnavailable,
     ImagingError,
     InvalidInput,
     OutOfResources,
-    Refused,
     answer_for,
 )
 
-_PENDING = frozenset({int(Status.PENDING), int(Status.PENDING_WARNING)})
 _TRANSIENT = 2
 
 
@@ -54,7 +55,7 @@ class MemoryPeer:
         decision = await self._handler.negotiate(request)
         if isinstance(decision, Rejection):
             sentence = f"{called_ae_title} rejected the association: {decision.why}"
-            raise OutOfResources(sentence) if decision.result == _TRANSIENT else Refused(sentence)
+            raise OutOfResources(sentence) if decision.result == _TRANSIENT else AssociationRejected(sentence)
         accepted = {
             context.context_id: AcceptedContext(context.context_id, context.abstract_syntax, syntax)
             for context in contexts
@@ -66,8 +67,9 @@ class MemoryPeer:
             if uid in decision.roles
         }
         information = {uid: value for uid, value in decision.extended.items() if uid in request.extended}
-        association = Association(request, accepted, roles=agreed, extended=information)
-        requestor = MemoryRequestor(self._handler, association)
+        backward = _Backward(accepted)
+        association = Association(request, accepted, backward, agreed, information)
+        requestor = MemoryRequestor(self._handler, association, backward)
         self.associations.append(requestor)
         return requestor
 
@@ -75,9 +77,10 @@ class MemoryPeer:
 class MemoryRequestor:
     """An association within the process: implements ``Requestor``."""
 
-    def __init__(self, handler: AssociationHandler, association: Association) -> None:
+    def __init__(self, handler: AssociationHandler, association: Association, backward: "_Backward") -> None:
         self._handler = handler
         self.association = association
+        self._backward = backward
         self.is_open = True
 
     @property
@@ -113,16 +116,22 @@ class MemoryRequestor:
         return command.response(answer.status, error_comment=answer.error_comment)
 
     async def request(
-        self, context_id: int, command: CommandSet, data: bytes | None = None, cancellation: Cancellation | None = None
+        self,
+        context_id: int,
+        command: CommandSet,
+        data: bytes | None = None,
+        cancellation: Cancellation | None = None,
+        takes: StoreHandler | None = None,
     ) -> AsyncIterator[DimseResponse]:
         """Hand any other request to the handler; closed early, its iterator is closed."""
+        self._backward.takes = takes
         blocks = None if data is None else _Blocks(data)
         request = DimseRequest(self._context(context_id), command, blocks, cancellation or Cancellation())
         responses = self._handler.serve(self.association, request)
         try:
             async for response in responses:
                 yield response
-                if response.command.status not in _PENDING:
+                if response.command.status not in PENDING:
                     return
                 if request.cancellation.requested and not request.cancellation.handled:
                     yield DimseResponse(command.response(Status.CANCEL))
@@ -131,6 +140,7 @@ class MemoryRequestor:
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, the peer gets an answer
             failure = answer_for(error).dimse, str(error) if isinstance(error, ImagingError) else ""
         finally:
+            self._backward.takes = None
             close = getattr(responses, "aclose", None)
             if close is not None:
                 await close()
@@ -146,7 +156,7 @@ class MemoryRequestor:
 
     async def _end(self, clean: bool) -> None:
         if self.is_open:
-            self.is_open = False
+            self.is_open = self._backward.is_open = False
             await self._handler.closed(self.association, clean)
 
     def _context(self, context_id: int) -> AcceptedContext:
@@ -155,6 +165,38 @@ class MemoryRequestor:
         if context_id not in self.contexts:
             raise InvalidInput(f"presentation context {context_id} was not accepted")
         return self.contexts[context_id]
+
+
+class _Backward:
+    """Requests of the handler to the requestor: implements ``SubOperations``. ``takes`` is there during a C-GET."""
+
+    def __init__(self, contexts: Mapping[int, AcceptedContext]) -> None:
+        self._contexts = contexts
+        self._message_id = 0
+        self.is_open = True
+        self.takes: StoreHandler | None = None
+
+    async def store(self, context_id: int, command: CommandSet, data: bytes | AsyncIterator[bytes]) -> CommandSet:
+        """Hand a C-STORE to the requestor; its error becomes the status, as over the network."""
+        if context_id not in self._contexts:
+            raise InvalidInput(f"presentation context {context_id} was not accepted")
+        if self.takes is None or not self.is_open:
+            raise BackendUnavailable("association is over, or nobody takes instances over it")
+        self._message_id += 1
+        numbered, blocks = CommandSet({**command.elements, MESSAGE_ID: self._message_id}), _Blocks(data)
+        try:
+            answer = await self.takes(DimseRequest(self._contexts[context_id], numbered, blocks))
+        except Exception as error:
+            if blocks.failure is not None:
+                self.is_open = False
+                raise blocks.failure from error
+            answer = StoreAnswer(answer_for(error).dimse, str(error) if isinstance(error, ImagingError) else "")
+        return numbered.response(answer.status, error_comment=answer.error_comment)
+
+    async def request(self, context_id: int, command: CommandSet, data: bytes | None = None) -> CommandSet:
+        """Events are not waited for here, as in ``adapters/dimse``."""
+        numbered = CommandSet({**command.elements, MESSAGE_ID: 1})
+        return numbered.response(Status.PROCESSING_FAILURE)
 
 
 class _Blocks:

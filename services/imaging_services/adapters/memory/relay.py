@@ -3,11 +3,12 @@
 import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from imaging_services.domain.dicom.command_set import CommandSet
 from imaging_services.domain.dicom.dimse import (
     AssociationRequest,
     Cancellation,
@@ -17,11 +18,12 @@ from imaging_services.domain.dicom.dimse import (
     Status,
     StoreAnswer,
 )
-from imaging_services.domain.errors import BackendUnavailable, OutOfResources, is_retryable
+from imaging_services.domain.dicom.storage_scp import Context, StorageScp
+from imaging_services.domain.errors import BackendUnavailable, OutOfResources, UnsupportedSopClass, is_retryable
 from imaging_services.domain.relay.checked import checked, single
 from imaging_services.domain.relay.disposition import failure_of
 from imaging_services.domain.relay.messages import AssociationNotice, Call, StoreMessage
-from imaging_services.domain.relay.ports import RelayHandler
+from imaging_services.domain.relay.ports import EventHandler, RelayHandler
 from imaging_services.domain.relay.subjects import other_channel
 
 
@@ -42,6 +44,7 @@ class MemoryRelayBus:
     retry_seconds: float = 0.01
     max_waiting: int = 10_000
     handlers: dict[str, RelayHandler] = field(default_factory=dict)
+    hearing: dict[tuple[str, str], EventHandler] = field(default_factory=dict)
     waiting: dict[str, list[tuple[StoreMessage, bytes]]] = field(default_factory=lambda: {"A": [], "B": []})
     under_way: dict[str, list[StoreMessage]] = field(default_factory=lambda: {"A": [], "B": []})
     ends: dict[str, list[AssociationNotice]] = field(default_factory=lambda: {"A": [], "B": []})
@@ -59,12 +62,14 @@ class MemoryRelay:
     def __init__(self, bus: MemoryRelayBus, channel: str) -> None:
         self._bus, self._own, self._other = bus, channel, other_channel(channel)
 
-    async def store_durably(self, call: Call, data: AsyncIterable[bytes]) -> None:
+    async def store_durably(self, call: Call, data: AsyncIterable[bytes], *, urgent: bool = False) -> None:
         """Keep the instance for the other end."""
-        staged = await _staged(call, data, datetime.now(UTC))
-        if len(self._bus.waiting[self._other]) >= self._bus.max_waiting:
+        message, payload = await _staged(call, data, datetime.now(UTC))
+        waiting = self._bus.waiting[self._other]
+        if len(waiting) >= self._bus.max_waiting:
             raise OutOfResources("the relay is full")
-        self._bus.waiting[self._other].append(staged)
+        place = sum(one.urgent for one, _ in waiting) if urgent else len(waiting)
+        waiting.insert(place, (replace(message, urgent=urgent), payload))
         self._bus.news[self._other].set()
 
     async def store_confirmed(self, call: Call, data: AsyncIterable[bytes]) -> StoreAnswer:
@@ -73,13 +78,20 @@ class MemoryRelay:
         return await self._far_side().store(message, checked(message, single(payload)))
 
     async def request(
-        self, call: Call, data: bytes | None = None, cancellation: Cancellation | None = None
+        self,
+        call: Call,
+        data: bytes | None = None,
+        cancellation: Cancellation | None = None,
+        requestor: StorageScp | None = None,
     ) -> AsyncIterator[DimseResponse]:
         """Ask the other end's handler."""
         cancellation = cancellation or Cancellation()
-        responses = self._far_side().serve(call, data, cancellation)
+        distant = _DistantScp(requestor, call.takes) if requestor and call.takes is not None else None
+        responses = self._far_side().serve(call, data, cancellation, distant)
         async with aclosing(responses) as open_responses:  # type: ignore[type-var]  # a generator behind its port
             async for response in open_responses:
+                if distant is not None and distant.failure is not None:
+                    raise distant.failure
                 if cancellation.requested and not cancellation.handled:
                     yield DimseResponse(call.command.response(Status.CANCEL))
                     return
@@ -88,6 +100,22 @@ class MemoryRelay:
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
         """Ask the other end's handler."""
         return await self._far_side().negotiate(request)
+
+    @asynccontextmanager
+    async def hearing(self, association_id: str, handler: EventHandler) -> AsyncIterator[None]:
+        """Let the other end report."""
+        self._bus.hearing[self._own, association_id] = handler
+        try:
+            yield
+        finally:
+            del self._bus.hearing[self._own, association_id]
+
+    async def report(self, call: Call, data: bytes) -> CommandSet:
+        """Report over an association of the other end."""
+        handler = self._bus.hearing.get((self._other, call.origin.association_id))
+        if handler is None:
+            raise BackendUnavailable(f"the association {call.origin.association_id} is not open any more")
+        return await handler(call, data)
 
     async def announce(self, notice: AssociationNotice) -> None:
         """Tell the other end's handler, if there is one."""
@@ -156,6 +184,27 @@ class MemoryRelay:
             if not any(one.call.origin.association_id == notice.origin.association_id for one in stores):
                 bus.ends[self._own].remove(notice)
                 await handler.noticed(notice)
+
+
+class _DistantScp:
+    """The requestor of a C-GET as the other end sees it; ``failure`` is why it takes nothing any more."""
+
+    def __init__(self, requestor: StorageScp, contexts: Sequence[Context]) -> None:
+        self._requestor = requestor
+        self.contexts: Sequence[Context] = contexts
+        self.failure: Exception | None = None
+
+    async def store(
+        self, sop_class_uid: str, transfer_syntax: str, command: CommandSet, data: AsyncIterator[bytes]
+    ) -> CommandSet:
+        """See ``StorageScp``."""
+        if (sop_class_uid, transfer_syntax) not in self.contexts:
+            raise UnsupportedSopClass(f"the requestor does not take {sop_class_uid} in {transfer_syntax}")
+        try:
+            return await self._requestor.store(sop_class_uid, transfer_syntax, command, data)
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 async def _try(handler: RelayHandler, message: StoreMessage, payload: bytes) -> Exception | None:

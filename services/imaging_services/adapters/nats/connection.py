@@ -69,7 +69,7 @@ async def _open(client: Client, settings: NatsSettings, patience: float | None) 
                     allow_reconnect=True,
                     reconnect_time_wait=0.5,  # type: ignore[arg-type]  # it sleeps for so long, whole or not
                     connect_timeout=5,
-                    ping_interval=20,
+                    ping_interval=5,  # a connection that went silent is given up after three
                     error_cb=reports.error,
                     disconnected_cb=reports.disconnected,
                     reconnected_cb=reports.reconnected,

@@ -99,7 +99,9 @@ class DurableConsumer:
                 with nats_errors(f"consuming events as {what.name}"):
                     await self._prepare()
                     await self._create()
-                    await Puller(self._client, what.stream, what.durable, take, what.concurrency).run(stopping)
+                    js = self._client.jetstream(domain=self._policy.domain)
+                    request = f"{js._prefix}.CONSUMER.MSG.NEXT.{what.stream}.{what.durable}"
+                    await Puller(self._client, request, take, what.concurrency).run(stopping)
             except RetryableError as error:
                 log.warning("event consumer interrupted", consumer=what.name, error=str(error))
             with suppress(TimeoutError):
@@ -107,7 +109,7 @@ class DurableConsumer:
 
     async def _create(self) -> None:
         """Create the consumer, or change it to what is wanted now; where it began cannot be changed any more."""
-        js = self._client.jetstream()
+        js = self._client.jetstream(domain=self._policy.domain)
         wanted = ConsumerConfig(
             name=self._what.durable,
             durable_name=self._what.durable,

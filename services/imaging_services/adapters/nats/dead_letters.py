@@ -52,6 +52,7 @@ class DeadLetterBox:
     subject: Callable[[str], str]
     redrive_subject: Callable[[str], str]
     prepare: Prepare
+    domain: str | None = None
 
     async def keep(self, message: Msg, failure: Failure) -> None:
         """Store a message that a consumer gave up on; durable on return."""
@@ -66,7 +67,8 @@ class DeadLetterBox:
         }
         with nats_errors("keeping a dead letter"):
             await self.prepare()
-            await self.client.jetstream().publish(self.subject(failure.consumer), message.data, headers=headers)
+            js = self.client.jetstream(domain=self.domain)
+            await js.publish(self.subject(failure.consumer), message.data, headers=headers)
 
     async def list(self, consumer: str | None = None) -> AsyncIterator[DeadLetter]:
         """Every dead letter that is there now, oldest first."""
@@ -78,7 +80,7 @@ class DeadLetterBox:
 
         Interrupted in between, the next redrive sends the same message id, which JetStream keeps once.
         """
-        js = self.client.jetstream()
+        js = self.client.jetstream(domain=self.domain)
         wanted = None if sequences is None else set(sequences)
         redriven = 0
         async for message in self._messages(consumer):
@@ -96,7 +98,7 @@ class DeadLetterBox:
         return redriven
 
     async def _messages(self, consumer: str | None) -> AsyncIterator[RawStreamMsg]:
-        js = self.client.jetstream()
+        js = self.client.jetstream(domain=self.domain)
         subject = self.subject(consumer) if consumer is not None else ">"
         with nats_errors("reading dead letters"):
             try:

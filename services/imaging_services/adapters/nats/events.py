@@ -34,9 +34,9 @@ class JetStreamEventLog:
 
     def __init__(self, client: Client, subjects: EventSubjects, policy: EventPolicy | None = None) -> None:
         self._client = client
-        self._js = client.jetstream()
         self._subjects = subjects
         self._policy = policy or EventPolicy()
+        self._js = client.jetstream(domain=self._policy.domain)
         self._prepared = False
         self._dead_letters = DeadLetterBox(
             client=client,
@@ -44,6 +44,7 @@ class JetStreamEventLog:
             subject=subjects.dead_letters,
             redrive_subject=subjects.redrive,
             prepare=self.prepare,
+            domain=self._policy.domain,
         )
 
     async def prepare(self) -> None:

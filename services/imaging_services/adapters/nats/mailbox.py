@@ -29,9 +29,9 @@ class JetStreamMailboxes:
 
     def __init__(self, client: Client, root: str, policy: EventPolicy | None = None) -> None:
         self._client = client
-        self._js = client.jetstream()
         self._subjects = MailboxSubjects(root)
         self._policy = policy or EventPolicy()
+        self._js = client.jetstream(domain=self._policy.domain)
         self._known: set[str] = {HUB}
         self._letters = DeadLetterBox(
             client=client,
@@ -39,6 +39,7 @@ class JetStreamMailboxes:
             subject=self._subjects.dead_letters,
             redrive_subject=self._subject,
             prepare=self._prepare_all,
+            domain=self._policy.domain,
         )
 
     async def prepare(self, mailboxes: Iterable[str]) -> None:

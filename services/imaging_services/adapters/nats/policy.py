@@ -23,6 +23,8 @@ class EventPolicy:
     max_tries: int = 16
     ack_wait: timedelta = timedelta(seconds=30)
     deliver_from: Literal["all", "new"] = "all"
+    domain: str | None = None
+    """JetStream domain that has the streams; None: that of the server."""
 
     def delay(self, tries: int) -> float:
         """Seconds to wait after this many tries."""

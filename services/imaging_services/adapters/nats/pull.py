@@ -22,12 +22,13 @@ Take = Callable[[Msg], Awaitable[None]]
 class Puller:
     """Keeps as many messages requested as there are free hands, and hands each to ``take`` in a task of its own.
 
-    Lost requests are made again: after a reconnection at once, otherwise (a new leader) when heartbeats are missing.
+    ``request_subject`` is the consumer's ``CONSUMER.MSG.NEXT`` API subject. Lost requests are made again: after a
+    reconnection at once, otherwise (a new leader) when heartbeats are missing.
     """
 
-    def __init__(self, client: Client, stream: str, durable: str, take: Take, concurrency: int) -> None:
+    def __init__(self, client: Client, request_subject: str, take: Take, concurrency: int) -> None:
         self._client = client
-        self._request_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._request_subject = request_subject
         self._take = take
         self._concurrency = concurrency
         self._hands = asyncio.Semaphore(concurrency)  # holds even when a lost request turns out not to be

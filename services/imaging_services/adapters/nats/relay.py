@@ -8,8 +8,7 @@ import structlog
 from nats.aio.client import Client
 
 from imaging_services.adapters.nats.connection import connect
-from imaging_services.adapters.nats.relay_consumer import StoreConsumer
-from imaging_services.adapters.nats.relay_janitor import keep_clean
+from imaging_services.adapters.nats.relay_domains import Domains, announce_domain
 from imaging_services.adapters.nats.relay_link import NatsRelayLink
 from imaging_services.adapters.nats.relay_responder import Responder
 from imaging_services.adapters.nats.relay_settings import RelaySettings
@@ -30,14 +29,10 @@ class NatsRelay(NatsRelayLink):
         """Serve the own channel until cancelled, from the moment NATS is there; ``serving`` is set then. Raises
         ``SettingsError``."""
         client = await self.first_client()
-        settings = self._settings
-        js = client.jetstream(domain=settings.receive_domain)
-        subjects, timeout = settings.receives, settings.silence_seconds
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(StoreConsumer(client, js, settings, handler).run())
-            responder = Responder(client, js, settings, handler)
+            tasks.create_task(Domains(client, self._settings, handler).run())
+            responder = Responder(client, self._settings, handler)
             tasks.create_task(self._respond(responder))
-            tasks.create_task(keep_clean(js, subjects, settings.object_age_seconds, timeout))
             await responder.subscribed.wait()
             if serving is not None:
                 serving.set()
@@ -69,6 +64,7 @@ class NatsRelay(NatsRelayLink):
             async with connect(self._settings.nats) as client:
                 self._connection.set_result(client)
                 log.info("relay connected", sends_to=self._subjects.channel, root=self._subjects.root)
+                await announce_domain(client, self._settings)
                 await asyncio.Event().wait()
         except Exception as error:
             if self._connection.done():

@@ -11,6 +11,9 @@ from nats.js import JetStreamContext, api
 from nats.js.errors import NotFoundError
 
 from imaging_services.adapters.nats.connection import nats_errors
+from imaging_services.adapters.nats.relay_objects import new_name
+from imaging_services.adapters.nats.relay_places import RelayPlace
+from imaging_services.adapters.nats.relay_urgent import is_emptied
 from imaging_services.domain.errors import NotFound, Superseded
 from imaging_services.domain.relay.messages import (
     H_ACCEPTED,
@@ -18,16 +21,19 @@ from imaging_services.domain.relay.messages import (
     H_CALLING,
     H_ERROR,
     H_OBJECT,
+    H_PRIORITY,
     H_SIZE,
     H_SOP_CLASS,
     H_SOP_INSTANCE,
+    URGENT,
 )
 from imaging_services.domain.relay.subjects import RelaySubjects
 
 _REASON = "Imaging-Reason"
 _TRIES = "Imaging-Tries"
 _FAILED_AT = "Imaging-Failed-At"
-_ADDED = (_REASON, H_ERROR, _TRIES, _FAILED_AT)
+_FROM = "Imaging-From-Domain"
+_ADDED = (_REASON, H_ERROR, _TRIES, _FAILED_AT, _FROM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +61,13 @@ class Redriven:
     superseded: int = 0
 
 
-async def bury(js: JetStreamContext, subjects: RelaySubjects, message: Msg, error: Exception, tries: int) -> None:
-    """Keep a message among the dead letters, after ``tries``. Its publish may be repeated; it is kept once.
+async def bury(place: RelayPlace, home: RelayPlace, message: Msg, error: Exception, tries: int) -> None:
+    """Keep a message of ``place`` among the dead letters of ``home``, after ``tries``, with its data set. Its publish
+    may be repeated; it is kept once.
 
     Raises a RetryableError when it could not be kept; the message must then stay where it is.
     """
-    headers = _own(message.headers or {})
+    headers, subjects = _own(message.headers or {}), home.subjects
     metadata = message.metadata
     headers |= {
         _REASON: str(error) or type(error).__name__,
@@ -71,9 +78,25 @@ async def bury(js: JetStreamContext, subjects: RelaySubjects, message: Msg, erro
         _FAILED_AT: datetime.now(UTC).isoformat(),
         api.Header.MSG_ID: f"{metadata.stream}.{metadata.sequence.stream}.{metadata.timestamp.timestamp()}",
     }
+    if place is not home:
+        headers[_FROM] = place.domain or ""
+        headers[api.Header.MSG_ID] += f".{place.domain}"
+        if name := headers.get(H_OBJECT):
+            headers |= await _moved(place, home, name, headers[_REASON])
     subject = subjects.dead_letters(headers.get(H_OBJECT))
     with nats_errors("keeping a dead letter"):
-        await js.publish(subject, message.data, headers=headers, stream=subjects.dead_letter_stream)
+        await home.js.publish(subject, message.data, headers=headers, stream=subjects.dead_letter_stream)
+
+
+async def _moved(place: RelayPlace, home: RelayPlace, name: str, reason: str) -> dict[str, str]:
+    """Headers of a letter whose object has been copied to ``home``, or is nowhere any more."""
+    # Under a new name, which says its age: the janitor has to leave it alone until it is named.
+    copy = new_name()
+    try:
+        await home.bucket.put(copy, place.bucket.read(name))
+    except NotFound:
+        return {_REASON: f"{reason}; its data set is gone: domain {place.domain} has no object {name}"}
+    return {H_OBJECT: copy}
 
 
 async def list_relay_dead_letters(
@@ -126,8 +149,12 @@ async def _put_back(js: JetStreamContext, subjects: RelaySubjects, raw: api.RawS
     # A new id: the first one may still be in the de-duplication window, and would be swallowed.
     again[api.Header.MSG_ID] = f"redrive.{raw.seq}.{headers.get(_FAILED_AT, '')}"
     with nats_errors("putting a dead letter back"):
-        subject = subjects.store(headers.get(H_ASSOCIATION, "none"), headers.get(H_OBJECT))
-        await js.publish(subject, raw.data or b"", headers=again, stream=subjects.stream)
+        association, name = headers.get(H_ASSOCIATION, "none"), headers.get(H_OBJECT)
+        if headers.get(H_PRIORITY) == URGENT and await is_emptied(js, subjects):
+            subject, stream = subjects.urgent(association, name), subjects.urgent_stream
+        else:
+            subject, stream = subjects.store(association, name), subjects.stream
+        await js.publish(subject, raw.data or b"", headers=again, stream=stream)
         assert raw.seq is not None
         await js.delete_msg(subjects.dead_letter_stream, raw.seq)
 

@@ -1,6 +1,6 @@
 """Ends of associations, which wait in the work queue behind the association's stores.
 
-An end is told to the handler when the stream holds no store of the association any more: each is then recorded, or a
+An end is told to the handler when the streams hold no store of the association any more: each is then recorded, or a
 dead letter. While it waits, the association counts as open here, whatever has become of the sender's proxy.
 """
 
@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 
 import structlog
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from imaging_services.adapters.nats.connection import nats_errors
+from imaging_services.adapters.nats.relay_places import RelayPlace
 from imaging_services.domain.errors import InvalidInput, RetryableError
 from imaging_services.domain.relay.messages import AssociationNotice, AssociationState
 from imaging_services.domain.relay.ports import RelayHandler
-from imaging_services.domain.relay.subjects import RelaySubjects
 
 log = structlog.get_logger(__name__)
 
@@ -44,12 +43,11 @@ class _Waiting:
 
 
 class AssociationEnds:
-    """One process's part in them. ``away`` says that the receiver cannot be reached: then no end is due."""
+    """One process's part in those of one place. ``away`` says that the receiver cannot be reached: then no end is
+    due."""
 
-    def __init__(
-        self, js: JetStreamContext, subjects: RelaySubjects, handler: RelayHandler, away: Callable[[], bool]
-    ) -> None:
-        self._js, self._subjects, self._handler, self._away = js, subjects, handler, away
+    def __init__(self, place: RelayPlace, handler: RelayHandler, away: Callable[[], bool]) -> None:
+        self._js, self._subjects, self._handler, self._away = place.js, place.subjects, handler, away
         self._left: OrderedDict[str, _Left] = OrderedDict()
         self._waiting: dict[str, _Waiting] = {}
 
@@ -98,11 +96,26 @@ class AssociationEnds:
 
     async def _stores_left(self, association_id: str) -> int:
         with nats_errors("looking for an association's stores"):
-            counts = [
-                (await self._js.stream_info(self._subjects.stream, subjects_filter=subject)).state.subjects
-                for subject in (self._subjects.store(association_id), self._subjects.store(association_id, "*"))
-            ]
-        return sum(sum((subjects or {}).values()) for subjects in counts)
+            return sum([await self._count(stream, subject) for stream, subject in self._places(association_id)])
+
+    def _places(self, association_id: str) -> list[tuple[str, str]]:
+        """Where its stores wait, the urgent ones and the others."""
+        names = self._subjects
+        return [
+            (names.stream, names.store(association_id)),
+            (names.stream, names.store(association_id, "*")),
+            (names.urgent_stream, names.urgent(association_id)),
+            (names.urgent_stream, names.urgent(association_id, "*")),
+        ]
+
+    async def _count(self, stream: str, subject: str) -> int:
+        try:
+            state = (await self._js.stream_info(stream, subjects_filter=subject)).state
+        except NotFoundError:
+            if stream == self._subjects.urgent_stream:  # its sender knows no urgent ones
+                return 0
+            raise
+        return sum((state.subjects or {}).values())
 
     def _may_wait(self, association_id: str, left: int) -> bool:
         now, known = time.monotonic(), self._left.get(association_id)

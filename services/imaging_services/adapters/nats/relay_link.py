@@ -4,8 +4,8 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -16,15 +16,21 @@ from nats.js.errors import NoStreamResponseError
 
 from imaging_services.adapters.nats.connection import nats_errors, while_connected
 from imaging_services.adapters.nats.liveness import Exchange
+from imaging_services.adapters.nats.relay_compression import Compressor
+from imaging_services.adapters.nats.relay_events import heard, reported
 from imaging_services.adapters.nats.relay_homes import Homes
 from imaging_services.adapters.nats.relay_inbox import open_inbox
 from imaging_services.adapters.nats.relay_large import placed
 from imaging_services.adapters.nats.relay_objects import ObjectBucket
+from imaging_services.adapters.nats.relay_progress import Progress, Reply
 from imaging_services.adapters.nats.relay_settings import RelaySettings
 from imaging_services.adapters.nats.relay_staging import Staged, Staging
 from imaging_services.adapters.nats.relay_streams import ensure_relay
-from imaging_services.domain.dicom.command_set import ERROR_COMMENT
+from imaging_services.adapters.nats.relay_sub_operations import performed
+from imaging_services.adapters.nats.relay_urgent import UrgentQueue
+from imaging_services.domain.dicom.command_set import ERROR_COMMENT, STATUS, CommandSet
 from imaging_services.domain.dicom.dimse import (
+    PENDING,
     AssociationRequest,
     Cancellation,
     DimseResponse,
@@ -32,6 +38,7 @@ from imaging_services.domain.dicom.dimse import (
     Rejection,
     StoreAnswer,
 )
+from imaging_services.domain.dicom.storage_scp import StorageScp
 from imaging_services.domain.errors import (
     BackendUnavailable,
     DeadlineExceeded,
@@ -41,6 +48,7 @@ from imaging_services.domain.errors import (
 )
 from imaging_services.domain.relay.messages import (
     H_COMMAND,
+    H_DOMAIN,
     H_ERROR,
     H_KIND,
     H_REQUEST,
@@ -49,7 +57,6 @@ from imaging_services.domain.relay.messages import (
     H_WORKER,
     AssociationNotice,
     Call,
-    ControlKind,
     ReplyKind,
     StoreMessage,
     decode_command,
@@ -58,20 +65,14 @@ from imaging_services.domain.relay.messages import (
     number,
 )
 from imaging_services.domain.relay.negotiation import decode_outcome, encode_request
+from imaging_services.domain.relay.ports import EventHandler
 
 log = structlog.get_logger(__name__)
 
-_CREDIT_EVERY = 32  # responses taken between two notices to the far side
 _HEADER_ROOM = 32 * 1024
 _TAKEN_SECONDS = 5.0  # in which the far side says that it has taken a request, whatever the work takes then
 _BUSY_PAUSES = (0.1, 0.25, 0.5, 1.0)  # seconds between tries of a request that has no room; the last repeats
 _CONFIRMED_INLINE = 1024 * 1024  # core NATS has no flow control: waiting messages must stay small
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    kind: ReplyKind
-    message: Msg
 
 
 class NatsRelayLink:
@@ -82,18 +83,25 @@ class NatsRelayLink:
         self._settings, self._client = settings, client
         self._subjects = settings.sends
         self._silence = settings.silence_seconds
-        self._staging = Staging()
+        level = settings.compression_level
+        self._staging = Staging(Compressor(level) if level is not None else None)
         self._homes = Homes(settings.sends)
+        self._own_domain = settings.send_domain
+        self._urgent = UrgentQueue(settings.sends, settings.send_domain)
 
-    async def store_durably(self, call: Call, data: AsyncIterable[bytes]) -> None:
+    async def store_durably(self, call: Call, data: AsyncIterable[bytes], *, urgent: bool = False) -> None:
         """See the port."""
-        client = self._client()
+        client, subjects = self._client(), self._subjects
         js = client.jetstream(domain=self._settings.send_domain)
         limit = min(self._settings.inline_limit, client.max_payload - _HEADER_ROOM)
+        urgent = urgent and await self._urgent.takes(client, call.origin.association_id)
         async with self._staged(js, call, data, limit) as (message, staged):
-            subject = self._subjects.store(call.origin.association_id, message.object_name)
+            message = replace(message, urgent=urgent)
+            name = subjects.urgent if urgent else subjects.store
+            stream = subjects.urgent_stream if urgent else subjects.stream
+            subject = name(call.origin.association_id, message.object_name)
             try:
-                await self._publish(js, subject, staged.payload, message.headers(), message.message)
+                await self._publish(js, stream, subject, staged.payload, message.headers(), message.message)
             except OutOfResources:
                 # Refused for certain, so no message names the object; after any other error one may.
                 if staged.object_name:
@@ -108,6 +116,8 @@ class NatsRelayLink:
         async with self._staged(js, call, data, limit) as (message, staged):
             try:
                 headers = message.headers() | {H_SILENCE: f"{self._silence:g}"}
+                if staged.object_name:
+                    headers |= await self._bucket_domain()
                 async with self._replies(self._subjects.confirm, headers, staged.payload) as replies:
                     async for reply in replies:
                         command = decode_command(header(reply.message.headers or {}, H_COMMAND))
@@ -118,26 +128,34 @@ class NatsRelayLink:
                     await staged.bucket.discard(staged.object_name)
 
     async def request(
-        self, call: Call, data: bytes | None = None, cancellation: Cancellation | None = None
+        self,
+        call: Call,
+        data: bytes | None = None,
+        cancellation: Cancellation | None = None,
+        requestor: StorageScp | None = None,
     ) -> AsyncIterator[DimseResponse]:
         """See the port."""
         request_id = uuid.uuid4().hex
         headers = call.headers() | {H_REQUEST: request_id, H_SILENCE: f"{self._silence:g}"}
-        progress = _Progress(self._client, self._subjects.control(request_id))
+        progress = Progress(self._client, self._subjects.control(request_id))
         async with AsyncExitStack() as stack:
             payload, more = await self._carried(stack, data or b"")
             replies = await stack.enter_async_context(self._replies(self._homes.of(call), headers | more, payload))
-            await stack.enter_async_context(progress.told(self._silence / 3, cancellation))
+            gone = requestor is not None
+            await stack.enter_async_context(progress.told(self._silence / 3, cancellation, gone=gone))
+            if requestor is not None:
+                replies = await stack.enter_async_context(performed(replies, requestor, progress))
             parts: list[bytes] = []
             async for reply in replies:
                 if reply.kind is ReplyKind.END:
                     progress.finished = True
                     return
-                progress.take(number(reply.message.headers or {}, H_SEQUENCE))
+                progress.take()
                 parts.append(reply.message.data)
                 if reply.kind is ReplyKind.RESPONSE:
                     self._homes.learn(call, (reply.message.headers or {}).get(H_WORKER))
                     command = decode_command(header(reply.message.headers or {}, H_COMMAND))
+                    progress.finished = command.number(STATUS, 0) not in PENDING  # nothing is left to be cancelled
                     yield DimseResponse(command, b"".join(parts) if command.has_data_set else None)
                     parts = []
                 await progress.tell_if_due()
@@ -149,6 +167,15 @@ class NatsRelayLink:
             async for reply in replies:
                 return decode_outcome(reply.message.data)
         raise BackendUnavailable("the far side ended a negotiation without an outcome")
+
+    def hearing(self, association_id: str, handler: EventHandler) -> AbstractAsyncContextManager[None]:
+        """See the port."""
+        return heard(self._client(), self._settings.receives.event(association_id), handler)
+
+    async def report(self, call: Call, data: bytes) -> CommandSet:
+        """See the port."""
+        subject = self._subjects.event(call.origin.association_id)
+        return await reported(self._client(), subject, call, data, self._silence)
 
     async def announce(self, notice: AssociationNotice) -> None:
         """See the port."""
@@ -162,7 +189,16 @@ class NatsRelayLink:
         """See the port."""
         association_id = notice.origin.association_id
         js = self._client().jetstream(domain=self._settings.send_domain)
-        await self._publish(js, self._subjects.end(association_id), b"", notice.headers(), f"{association_id}.end")
+        names, message_id = self._subjects, f"{association_id}.end"
+        await self._publish(js, names.stream, names.end(association_id), b"", notice.headers(), message_id)
+
+    async def _bucket_domain(self) -> dict[str, str]:
+        """The header that says where the bucket is that a message names an object of; none where the server has no
+        JetStream domain."""
+        if self._own_domain is None:
+            with nats_errors("asking NATS for its JetStream domain"):
+                self._own_domain = (await self._client().jetstream().account_info()).domain or ""
+        return {H_DOMAIN: self._own_domain} if self._own_domain else {}
 
     async def _carried(self, stack: AsyncExitStack, data: bytes) -> tuple[bytes, dict[str, str]]:
         """A request's payload, and the headers that say where else its data set is, for the length of the stack."""
@@ -172,7 +208,7 @@ class NatsRelayLink:
         js = client.jetstream(domain=settings.send_domain)
         await ensure_relay(js, subjects, settings.stream_max_bytes, settings.stream_replicas)
         bucket = ObjectBucket(js, subjects.bucket, self._silence)
-        return b"", await stack.enter_async_context(placed(bucket, data))
+        return b"", await stack.enter_async_context(placed(bucket, data)) | await self._bucket_domain()
 
     @asynccontextmanager
     async def _staged(
@@ -183,7 +219,8 @@ class NatsRelayLink:
         async def prepare() -> None:
             await ensure_relay(js, subjects, settings.stream_max_bytes, settings.stream_replicas)
 
-        async with self._staging.stage(js, subjects.bucket, data, limit, self._silence, prepare) as staged:
+        stage = self._staging.stage(js, subjects.bucket, data, call.transfer_syntax, limit, self._silence, prepare)
+        async with stage as staged:
             yield (
                 StoreMessage(
                     call=call,
@@ -191,12 +228,13 @@ class NatsRelayLink:
                     size=staged.size,
                     digest=staged.digest,
                     object_name=staged.object_name,
+                    encoding=staged.encoding,
                 ),
                 staged,
             )
 
     async def _publish(
-        self, js: JetStreamContext, subject: str, payload: bytes, headers: dict[str, str], message_id: str
+        self, js: JetStreamContext, stream: str, subject: str, payload: bytes, headers: dict[str, str], message_id: str
     ) -> None:
         """Put a message into the work queue, once: the server recognises ``message_id``."""
         headers = headers | {api.Header.MSG_ID: message_id}
@@ -208,7 +246,7 @@ class NatsRelayLink:
                         subject,
                         payload,
                         headers=dict(headers),
-                        stream=self._subjects.stream,
+                        stream=stream,
                         timeout=max(self._silence / 3, 0.1),
                     )
                     await while_connected(self._client(), publishing)
@@ -227,7 +265,7 @@ class NatsRelayLink:
     @asynccontextmanager
     async def _replies(
         self, subject: str, headers: dict[str, str], payload: bytes
-    ) -> AsyncIterator[AsyncIterator[_Reply]]:
+    ) -> AsyncIterator[AsyncIterator[Reply]]:
         client = self._client()
         with nats_errors(f"asking {subject}"):
             async with open_inbox(client) as inbox:
@@ -238,7 +276,7 @@ class NatsRelayLink:
 
     async def _each_reply(
         self, subject: str, exchange: Exchange, ask: Callable[[], Awaitable[None]]
-    ) -> AsyncIterator[_Reply]:
+    ) -> AsyncIterator[Reply]:
         expected = busy = 0
         deadline = time.monotonic() + self._silence
         while True:
@@ -258,7 +296,7 @@ class NatsRelayLink:
                 return
 
 
-def _reply(subject: str, message: Msg) -> _Reply:
+def _reply(subject: str, message: Msg) -> Reply:
     headers = message.headers or {}
     try:
         kind = ReplyKind(header(headers, H_KIND))
@@ -266,56 +304,4 @@ def _reply(subject: str, message: Msg) -> _Reply:
         raise InvalidInput(f"{subject}: {error}") from error
     if kind is ReplyKind.FAILED:
         raise error_from(header(headers, H_ERROR), message.data.decode(errors="replace"))
-    return _Reply(kind, message)
-
-
-class _Progress:
-    """Tells the far side how many responses have been taken, that somebody still waits, and a C-CANCEL."""
-
-    def __init__(self, client: Callable[[], Client], subject: str) -> None:
-        self._client, self._subject = client, subject
-        self._taken = self._told = 0
-        self.finished = False
-
-    def take(self, sequence: int) -> None:
-        self._taken = sequence + 1
-
-    async def tell_if_due(self) -> None:
-        if self._taken - self._told >= _CREDIT_EVERY:
-            await self._tell(ControlKind.TAKEN)
-
-    async def _tell(self, kind: ControlKind) -> None:
-        self._told = self._taken
-        with nats_errors("telling the far side"):
-            await self._client().publish(self._subject, headers={H_KIND: kind, H_SEQUENCE: str(self._taken)})
-
-    @asynccontextmanager
-    async def told(self, every: float, cancellation: Cancellation | None) -> AsyncIterator[None]:
-        """Tell at intervals, also while whoever takes the responses is slow; of the cancellation, too, and cancel when
-        left unfinished."""
-
-        async def pass_on() -> None:
-            if cancellation is not None:
-                await cancellation.wait()
-                await self._tell(ControlKind.CANCEL)
-
-        async def beat() -> None:
-            while True:
-                await asyncio.sleep(every)
-                try:
-                    await self._tell(ControlKind.TAKEN)
-                except ImagingError as error:
-                    log.debug("far side not told", error=str(error))
-
-        tasks = [asyncio.create_task(beat()), asyncio.create_task(pass_on())]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            if not self.finished:
-                try:
-                    await self._tell(ControlKind.CANCEL)
-                except ImagingError as error:
-                    log.debug("far side not told", error=str(error))
+    return Reply(kind, message)

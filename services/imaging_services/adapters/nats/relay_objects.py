@@ -4,6 +4,7 @@ nats-py's own object store waits for each chunk's acknowledgement in turn and re
 may buffer 256 MiB; here a bounded window is on its way in both directions, so that memory does not follow the size.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 CHUNK = 512 * 1024
 _WINDOW = 8  # chunks on their way
+_READERS = 8  # that have asked for chunks at a time
+_FAST, _SLOW = 0.5, 2.0  # seconds in which a reader's chunks come, when it may ask for more or had better for fewer
 _INACTIVE = 300.0  # seconds after which the server forgets a reader that vanished
 
 
@@ -57,6 +60,8 @@ class ObjectBucket:
 
     def __init__(self, js: JetStreamContext, bucket: str, timeout: float) -> None:
         self._js, self._bucket, self._stream, self._timeout = js, bucket, f"OBJ_{bucket}", timeout
+        self._ahead = 2  # chunks each reader asks for; many readers share one line
+        self._asking = asyncio.Semaphore(_READERS)
 
     def _chunks(self, name: str) -> str:
         return f"$O.{self._bucket}.C.{name}"
@@ -131,12 +136,27 @@ class ObjectBucket:
             try:
                 while remaining > 0:
                     # The server has forgotten the reader when it comes back.
-                    fetching = subscription.fetch(min(_WINDOW, remaining), timeout=self._timeout)
-                    for message in await while_connected(client, fetching, reconnects):
+                    async with self._asking:
+                        asked, began = min(self._ahead, remaining), time.monotonic()
+                        fetching = subscription.fetch(asked, timeout=self._timeout)
+                        try:
+                            messages = await while_connected(client, fetching, reconnects)
+                        except nats.errors.TimeoutError:
+                            self._ahead = 1
+                            raise
+                        self._took(asked, time.monotonic() - began)
+                    for message in messages:
                         remaining -= 1
                         yield message.data
             finally:
                 await self._forget(subscription, reader)
+
+    def _took(self, chunks: int, seconds: float) -> None:
+        """What readers ask for follows the line: what is asked for has to come within the time for an answer."""
+        if seconds > _SLOW:
+            self._ahead = max(min(self._ahead, chunks) // 2, 1)
+        elif seconds < _FAST and chunks == self._ahead:
+            self._ahead = min(2 * self._ahead, _WINDOW)
 
     async def _forget(self, subscription: JetStreamContext.PullSubscription, reader: str) -> None:
         try:

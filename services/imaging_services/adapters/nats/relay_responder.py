@@ -1,49 +1,46 @@
 """The far side of what is not queued: confirmed stores, requests, negotiations and notices."""
 
 import asyncio
-import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
-from functools import partial
 
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.js import JetStreamContext
 
 from imaging_services.adapters.nats.connection import nats_errors
 from imaging_services.adapters.nats.liveness import Room, SignsOfLife, open_signs
+from imaging_services.adapters.nats.relay_caller import Caller, silence_of
+from imaging_services.adapters.nats.relay_compression import content
 from imaging_services.adapters.nats.relay_large import fetched, parts
 from imaging_services.adapters.nats.relay_objects import ObjectBucket
 from imaging_services.adapters.nats.relay_settings import RelaySettings
+from imaging_services.adapters.nats.relay_sub_operations import DistantScp
 from imaging_services.domain.dicom.dimse import Cancellation, DimseResponse, Status
-from imaging_services.domain.errors import ImagingError, InvalidInput
-from imaging_services.domain.relay.checked import checked, single
+from imaging_services.domain.dicom.storage_scp import StorageScp
+from imaging_services.domain.errors import ImagingError
 from imaging_services.domain.relay.messages import (
     H_COMMAND,
+    H_DOMAIN,
     H_ERROR,
     H_KIND,
     H_REQUEST,
     H_SEQUENCE,
-    H_SILENCE,
     H_WORKER,
     AssociationNotice,
     Call,
-    ControlKind,
     ReplyKind,
     StoreMessage,
     encode_command,
     header,
-    number,
 )
 from imaging_services.domain.relay.negotiation import decode_request, encode_outcome
 from imaging_services.domain.relay.ports import RelayHandler
 
 log = structlog.get_logger(__name__)
 
-_CREDIT = 128  # responses sent ahead of what the near side has taken
 _STORES_WAITING = 4  # confirmed stores at work or waiting, for each one that may be at work
 _REQUESTS = 256  # other requests under way
 _HEADER_ROOM = 32 * 1024  # of a message, bytes
@@ -57,12 +54,11 @@ class Responder:
     """Serves core NATS subjects of the own channel; queue groups give each message to one process. ``subscribed`` is
     set once the server knows."""
 
-    def __init__(self, client: Client, js: JetStreamContext, settings: RelaySettings, handler: RelayHandler) -> None:
+    def __init__(self, client: Client, settings: RelaySettings, handler: RelayHandler) -> None:
         self.subscribed = asyncio.Event()
         self._client, self._settings, self._handler = client, settings, handler
         self._subjects = settings.receives
         self._worker = uuid.uuid4().hex
-        self._bucket = ObjectBucket(js, self._subjects.bucket, settings.silence_seconds)
         self._stores = asyncio.Semaphore(settings.max_in_flight)
         self._room_for_stores = Room(_STORES_WAITING * settings.max_in_flight, settings.max_in_flight_bytes)
         self._room_for_requests = Room(_REQUESTS, _REQUEST_BYTES)
@@ -124,11 +120,16 @@ class Responder:
         headers = {H_KIND: ReplyKind.FAILED, H_ERROR: name}
         await self._client.publish(message.reply, str(error).encode(), headers=headers)
 
+    def _bucket(self, message: Msg) -> ObjectBucket:
+        """Where the object is that the message may name."""
+        domain = (message.headers or {}).get(H_DOMAIN) or self._settings.sole_receive_domain
+        js = self._client.jetstream(domain=domain)
+        return ObjectBucket(js, self._subjects.bucket, self._settings.silence_seconds)
+
     async def _confirm(self, message: Msg, signs: SignsOfLife) -> None:
         store = StoreMessage.from_headers(message.headers or {})
         async with _working(message, signs), self._stores:
-            data = partial(self._bucket.read, store.object_name) if store.object_name else single(message.data)
-            answer = await self._handler.store(store, checked(store, data))
+            answer = await self._handler.store(store, content(store, self._bucket(message), message.data))
         command = store.call.command.response(answer.status, error_comment=answer.error_comment)
         await self._client.publish(
             message.reply,
@@ -149,12 +150,12 @@ class Responder:
         headers = message.headers or {}
         call = Call.from_headers(headers)
         cancellation = Cancellation()
-        caller = _Caller(_silence(headers), cancellation)
+        caller = Caller(silence_of(headers), cancellation)
         control = self._subjects.control(header(headers, H_REQUEST))
         subscription = await self._client.subscribe(control, cb=caller.heard)
         try:
             async with _working(message, signs):
-                data = await fetched(self._bucket, headers, message.data)
+                data = await fetched(self._bucket(message), headers, message.data)
                 answering = asyncio.create_task(self._answer(message, call, data, caller))
                 leaving = asyncio.create_task(caller.left())
                 try:
@@ -174,23 +175,36 @@ class Responder:
             if not self._client.is_closed:
                 await subscription.unsubscribe()
 
-    async def _answer(self, message: Msg, call: Call, data: bytes, caller: "_Caller") -> None:
-        responses = self._handler.serve(call, data if call.command.has_data_set else None, caller.cancellation)
+    async def _answer(self, message: Msg, call: Call, data: bytes, caller: Caller) -> None:
+        requestor = self._requestor(message, call, caller)
+        identifier = data if call.command.has_data_set else None
+        responses = self._handler.serve(call, identifier, caller.cancellation, requestor)
         async with aclosing(responses) as answers:  # type: ignore[type-var]  # a generator behind its port
             async for response in answers:
                 await self._respond(message, response, caller)
         await self._client.publish(message.reply, headers={H_KIND: ReplyKind.END, H_SEQUENCE: str(caller.sent)})
 
-    async def _respond(self, message: Msg, response: DimseResponse, caller: "_Caller") -> None:
+    def _requestor(self, message: Msg, call: Call, caller: Caller) -> StorageScp | None:
+        if call.takes is None:
+            return None
+
+        async def send(block: bytes, headers: dict[str, str]) -> None:
+            await self._client.publish(message.reply, block, headers=headers)
+
+        return DistantScp(send, caller, call.takes, self._client.max_payload - _HEADER_ROOM)
+
+    async def _respond(self, message: Msg, response: DimseResponse, caller: Caller) -> None:
         *ahead, last = parts(response.data or b"", self._client.max_payload - _HEADER_ROOM)
         for part in ahead:
-            sequence = await caller.credit()
-            await self._client.publish(message.reply, part, headers={H_KIND: ReplyKind.PART, H_SEQUENCE: sequence})
-        headers = {H_KIND: ReplyKind.RESPONSE, H_SEQUENCE: await caller.credit(), H_WORKER: self._worker}
+            await caller.response_credit()
+            headers = {H_KIND: ReplyKind.PART, H_SEQUENCE: caller.number()}
+            await self._client.publish(message.reply, part, headers=headers)
+        await caller.response_credit()
+        headers = {H_KIND: ReplyKind.RESPONSE, H_SEQUENCE: caller.number(), H_WORKER: self._worker}
         headers[H_COMMAND] = encode_command(response.command)
         await self._client.publish(message.reply, last, headers=headers)
 
-    async def _cancelled(self, message: Msg, call: Call, caller: "_Caller") -> None:
+    async def _cancelled(self, message: Msg, call: Call, caller: Caller) -> None:
         """The handler does not handle a cancellation itself: it was stopped, and this is its final response."""
         command = encode_command(call.command.response(Status.CANCEL))
         headers = {H_KIND: ReplyKind.RESPONSE, H_SEQUENCE: str(caller.sent), H_COMMAND: command}
@@ -200,53 +214,4 @@ class Responder:
 
 def _working(message: Msg, signs: SignsOfLife) -> AbstractAsyncContextManager[None]:
     """Say that work is under way, at once and at intervals, so that the near side's time-out counts silence."""
-    return signs.given(message.reply, _silence(message.headers or {}) / 3)
-
-
-class _Caller:
-    """The near side of one request: how many responses it has taken, and whether it is still there."""
-
-    def __init__(self, silence: float, cancellation: Cancellation) -> None:
-        self._silence, self.cancellation = silence, cancellation
-        self.sent = 0
-        self._heard_at = time.monotonic()
-        self._taken = 0
-        self._news = asyncio.Condition()
-        self._cancelled = asyncio.Event()
-        self.why = "caller silent"
-
-    async def heard(self, message: Msg) -> None:
-        headers = message.headers or {}
-        self._heard_at = time.monotonic()
-        if headers.get(H_KIND) == ControlKind.CANCEL:
-            self.cancellation.request()
-            if not self.cancellation.handled:
-                self.why = "cancelled"
-                self._cancelled.set()
-            return
-        async with self._news:
-            self._taken = max(self._taken, number(headers, H_SEQUENCE))
-            self._news.notify_all()
-
-    async def credit(self) -> str:
-        """Wait until one more message may be sent; its number."""
-        async with self._news:
-            await self._news.wait_for(lambda: self.sent < self._taken + _CREDIT)
-        self.sent += 1
-        return str(self.sent - 1)
-
-    async def left(self) -> None:
-        """Return when the caller has cancelled or has been silent for too long."""
-        while (remaining := self._heard_at + self._silence - time.monotonic()) > 0:
-            try:
-                await asyncio.wait_for(self._cancelled.wait(), remaining)
-            except TimeoutError:
-                continue
-            return
-
-
-def _silence(headers: dict[str, str]) -> float:
-    try:
-        return max(float(header(headers, H_SILENCE)), 0.1)
-    except ValueError as error:
-        raise InvalidInput(f"relay message with a broken header: {error}") from error
+    return signs.given(message.reply, silence_of(message.headers or {}) / 3)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import structlog
 from nats.js import JetStreamContext, api
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from imaging_services.adapters.nats.connection import nats_errors
 from imaging_services.domain.relay.subjects import RelaySubjects
@@ -13,18 +13,25 @@ from imaging_services.domain.relay.subjects import RelaySubjects
 log = structlog.get_logger(__name__)
 
 _DUPLICATE_WINDOW = 120.0  # seconds; longer than any publish is repeated
+_DOMAINS_KEPT = 30 * 86400.0  # seconds; a domain that is silent for longer is gone
 
 
 async def ensure_relay(js: JetStreamContext, subjects: RelaySubjects, max_bytes: int, replicas: int) -> None:
-    """Make the work queue, its dead letters and the bucket exist. ``max_bytes`` 0 sets no limit.
+    """Make the work queue, its dead letters, the bucket and the queue of urgent stores exist. ``max_bytes`` 0 sets no
+    limit.
 
-    Raises a RetryableError when JetStream does not answer.
+    Raises a RetryableError when JetStream does not answer. The last one may be refused, by an account that allows no
+    further stream: everything else works without it.
     """
     limit = max_bytes or -1
     with nats_errors("creating the relay's streams"):
         await ensure_stream(js, _work_queue(subjects, limit, replicas))
         await ensure_stream(js, _dead_letters(subjects, replicas))
         await ensure_stream(js, _bucket(subjects, limit, replicas))
+        try:
+            await ensure_stream(js, _urgent(subjects, replicas))
+        except APIError as error:
+            log.debug("no queue for urgent stores", stream=subjects.urgent_stream, error=error.description)
 
 
 async def ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None:
@@ -79,6 +86,16 @@ def _work_queue(subjects: RelaySubjects, max_bytes: int, replicas: int) -> api.S
     )
 
 
+def _urgent(subjects: RelaySubjects, replicas: int) -> api.StreamConfig:
+    # Without a limit of its own: an urgent store finds room when the others have filled theirs. The server has one.
+    return replace(
+        _work_queue(subjects, -1, replicas),
+        name=subjects.urgent_stream,
+        description="C-STOREs on their way that wait behind no others",
+        subjects=subjects.queued_urgent,
+    )
+
+
 def _dead_letters(subjects: RelaySubjects, replicas: int) -> api.StreamConfig:
     return api.StreamConfig(
         name=subjects.dead_letter_stream,
@@ -90,6 +107,19 @@ def _dead_letters(subjects: RelaySubjects, replicas: int) -> api.StreamConfig:
         max_bytes=-1,
         duplicate_window=_DUPLICATE_WINDOW,
         num_replicas=replicas,
+    )
+
+
+def domains(subjects: RelaySubjects) -> api.StreamConfig:
+    """The JetStream domains that have been heard of lately, as a stream."""
+    return api.StreamConfig(
+        name=subjects.domains_stream,
+        description="JetStream domains that keep stores for this end",
+        subjects=[subjects.domain("*")],
+        retention=api.RetentionPolicy.LIMITS,
+        storage=api.StorageType.FILE,
+        max_msgs_per_subject=1,
+        max_age=_DOMAINS_KEPT,
     )
 
 

@@ -78,6 +78,9 @@ class BridgeConnection(BaseModel):
         default=None, description="JWT: sent as password; the user is the last part of its sub claim"
     )
     NATS_SUBJECT_ROOT: str = Field(default="events", description="first part of all subjects; the stream's name")
+    NATS_DOMAIN: str | None = Field(
+        default=None, description="JetStream domain that keeps the mailboxes; default that of the server"
+    )
 
     def bridge_nats(self, name: str) -> NatsSettings:
         """The connection's settings; ``name`` shows in the server's monitoring. Raises ``SettingsError``."""
@@ -134,6 +137,9 @@ class EventLogSettings(EventSettings):
     EVENTS_DUPLICATE_WINDOW_SECONDS: float = Field(
         default=600, gt=0, description="an event appended twice within this time is kept once, seconds"
     )
+    EVENTS_NATS_DOMAIN: str | None = Field(
+        default=None, description="JetStream domain that keeps the log; default that of the server"
+    )
     EVENTS_REPLICAS: int = Field(default=1, ge=1, le=5, description="copies of each stream in a NATS cluster")
     EVENTS_RETRY_DELAYS_SECONDS: str = Field(
         default=",".join(f"{delay:g}" for delay in RETRY_DELAYS),
@@ -159,4 +165,5 @@ class EventLogSettings(EventSettings):
             max_tries=self.EVENTS_MAX_TRIES,
             ack_wait=timedelta(seconds=self.EVENTS_ACK_WAIT_SECONDS),
             deliver_from=self.EVENTS_DELIVER_FROM,
+            domain=self.EVENTS_NATS_DOMAIN or None,
         )

@@ -5,9 +5,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
+from imaging_services.apps.dimse_proxy.edge.spool import Spool
+from imaging_services.domain.dicom.command_set import CommandField, CommandSet
 from imaging_services.domain.dicom.dimse import (
     Association,
     AssociationRequest,
@@ -18,19 +21,22 @@ from imaging_services.domain.dicom.dimse import (
     Rejection,
     StoreAnswer,
 )
-from imaging_services.domain.errors import ImagingError, InvalidInput, RetryableError
+from imaging_services.domain.dicom.storage_scp import RequestorScp
+from imaging_services.domain.errors import BackendUnavailable, ImagingError, InvalidInput, RetryableError
 from imaging_services.domain.ingest.screening import screen
 from imaging_services.domain.relay.admission import Admission
 from imaging_services.domain.relay.identifier import LONGEST_IDENTIFIER, LONGEST_RELAYED, read_identifier
 from imaging_services.domain.relay.messages import AssociationNotice, AssociationState, Call, Origin
 from imaging_services.domain.relay.ports import RelayLink
-from imaging_services.domain.relay.services import NOT_RELAYED, PRINT_MANAGEMENT
+from imaging_services.domain.relay.services import PRINT_MANAGEMENT, STORAGE_COMMITMENT_PUSH
+from imaging_services.domain.relay.urgency import NOTHING_URGENT, Urgency, UrgentSeries
 
 log = structlog.get_logger(__name__)
 
 _END_SECONDS = 15 * 60.0  # how long the end of an association is tried to be told
 
 _FILMS_AT_A_TIME = 4  # requests of print management, whose data sets may be large
+_GETS_AT_A_TIME = 32  # each may hold 2 MiB of an instance that its requestor has not read
 _EXTENDED_SECONDS = 5.0  # in which the far side says what it accepts of an extended negotiation
 
 Choose = Callable[[Iterable[ProposedContext]], Negotiated]
@@ -46,18 +52,32 @@ class ProxyHandler:
     """Serves a listener, see ``AssociationHandler``.
 
     ``confirmed``: a C-STORE waits for the far side's status, and the far side's target decides on the contexts;
-    otherwise it is safe once the relay keeps it, and the own lists decide.
+    otherwise it is safe once the relay keeps it, and the own lists decide. With a ``spool`` the proxy then answers
+    C-ECHO itself: whoever asks whether it may send gets the answer, also while the far side is away.
     """
 
     def __init__(
-        self, link: RelayLink, admission: Admission, choose: Choose, *, confirmed: bool, lease_seconds: float
+        self,
+        link: RelayLink,
+        admission: Admission,
+        choose: Choose,
+        *,
+        confirmed: bool,
+        lease_seconds: float,
+        spool: Spool | None = None,
+        urgency: Urgency = NOTHING_URGENT,
     ) -> None:
         self._link, self._admission, self._choose = link, admission, choose
+        self._spool = spool
+        self._urgent = UrgentSeries(urgency)
+        self._echoes = spool is not None and not confirmed
         self._confirmed, self._lease = confirmed, lease_seconds
         self._sending: dict[str, Origin] = {}
         self._ended: dict[str, _Ended] = {}
         self._printing: dict[str, Origin] = {}
+        self._hearing: dict[str, AsyncExitStack] = {}
         self._films = asyncio.Semaphore(_FILMS_AT_A_TIME)
+        self._gets = asyncio.Semaphore(_GETS_AT_A_TIME)
 
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
         """Admit the caller, then choose contexts."""
@@ -65,7 +85,7 @@ class ProxyHandler:
         if refusal is not None:
             return refusal
         if self._confirmed:
-            return _relayed_only(request, await self._link.negotiate(request))
+            return await self._link.negotiate(request)
         extended = await self._accepted_extended(request) if request.extended else {}
         return replace(self._choose(request.contexts), roles=request.roles, extended=extended)
 
@@ -74,32 +94,46 @@ class ProxyHandler:
         if request.data is None:
             raise InvalidInput("C-STORE without a data set")
         call = _call(association, request)
-        blocks = await screen(request.data, call.transfer_syntax, call.command)
+        header, blocks = await screen(request.data, call.transfer_syntax, call.command)
         await self._open(call.origin)
         if self._confirmed:
             return await self._link.store_confirmed(call, blocks)
-        await self._link.store_durably(call, blocks)
+        keep = self._spool.store if self._spool else self._link.store_durably
+        await keep(call, blocks, urgent=self._urgent.is_urgent(call, header))
         return StoreAnswer(0x0000)
 
     async def serve(self, association: Association, request: DimseRequest) -> AsyncIterator[DimseResponse]:
-        """Ask the far side; its responses as they come, and after a C-CANCEL its final one."""
+        """Ask the far side; its responses as they come, and after a C-CANCEL its final one. The instances of a C-GET go
+        back over the association."""
         request.cancellation.handle()
-        call, longest = _call(association, request), LONGEST_IDENTIFIER
+        call, longest, requestor = _call(association, request), LONGEST_IDENTIFIER, None
+        if self._echoes and call.command.command_field == CommandField.C_ECHO_RQ:
+            yield DimseResponse(call.command.response(0x0000))
+            return
         async with AsyncExitStack() as stack:
+            if call.command.command_field == CommandField.C_GET_RQ:
+                await stack.enter_async_context(self._gets)
+                requestor = RequestorScp(association)
+                call = replace(call, takes=tuple(requestor.contexts))
             if call.abstract_syntax in PRINT_MANAGEMENT:
                 longest = LONGEST_RELAYED
                 await stack.enter_async_context(self._films)
                 self._printing[association.association_id] = call.origin
+            if call.abstract_syntax == STORAGE_COMMITMENT_PUSH:
+                await self._hear(association)
             data = await read_identifier(request, longest)
-            responses = self._link.request(call, data, request.cancellation)
+            responses = self._link.request(call, data, request.cancellation, requestor)
             async with aclosing(responses) as relayed:  # type: ignore[type-var]  # a generator behind its port
                 async for response in relayed:
                     yield response
 
     async def closed(self, association: Association, clean: bool) -> None:
         """Tell the far side, so that it holds the study's revision no longer; behind the instances that are queued."""
+        if hearing := self._hearing.pop(association.association_id, None):
+            await hearing.aclose()
         if printed := self._printing.pop(association.association_id, None):
             await self._link.announce(AssociationNotice(printed, AssociationState.CLOSED, self._lease))
+        self._urgent.forget(association.association_id)
         origin = self._sending.pop(association.association_id, None)
         if origin is None:
             return
@@ -130,6 +164,18 @@ class ProxyHandler:
             return {}
         return outcome.extended if isinstance(outcome, Negotiated) else {}
 
+    async def _hear(self, association: Association) -> None:
+        """From now on the outcome of a storage commitment may come over this association (PS3.4 section J.3.3)."""
+        if association.association_id in self._hearing:
+            return
+        hearing = self._hearing[association.association_id] = AsyncExitStack()
+        try:
+            heard = self._link.hearing(association.association_id, partial(_report, association))
+            await hearing.enter_async_context(heard)
+        except BaseException:
+            del self._hearing[association.association_id]
+            raise
+
     async def _finish(self, association_id: str) -> bool:
         """Whether the end is told, or given up."""
         ended = self._ended[association_id]
@@ -149,12 +195,13 @@ class ProxyHandler:
             await self._link.announce(AssociationNotice(origin, AssociationState.OPEN, self._lease))
 
 
-def _relayed_only(request: AssociationRequest, outcome: Negotiated | Rejection) -> Negotiated | Rejection:
-    if isinstance(outcome, Rejection):
-        return outcome
-    refused = {one.context_id for one in request.contexts if one.abstract_syntax in NOT_RELAYED}
-    accepted = {key: value for key, value in outcome.transfer_syntaxes.items() if key not in refused}
-    return replace(outcome, transfer_syntaxes=accepted)
+async def _report(association: Association, call: Call, data: bytes) -> CommandSet:
+    contexts = association.contexts.items()
+    wanted = (call.abstract_syntax, call.transfer_syntax)
+    context_id = next((key for key, one in contexts if (one.abstract_syntax, one.transfer_syntax) == wanted), None)
+    if context_id is None or association.sub_operations is None or not association.sub_operations.is_open:
+        raise BackendUnavailable("the association takes no event reports")
+    return await association.sub_operations.request(context_id, call.command, data)
 
 
 def _call(association: Association, request: DimseRequest) -> Call:

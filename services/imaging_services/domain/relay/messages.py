@@ -6,7 +6,8 @@ so that any language can read them and elements that we do not know pass through
 
 import base64
 import binascii
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,6 +15,7 @@ from typing import Self
 from urllib.parse import quote, unquote
 
 from imaging_services.domain.dicom.command_set import CommandSet
+from imaging_services.domain.dicom.storage_scp import Context
 from imaging_services.domain.errors import ImagingError, InvalidInput, RetryableError
 
 VERSION = "1"
@@ -40,9 +42,19 @@ H_WORKER = "Imaging-Worker"
 H_SILENCE = "Imaging-Silence-Seconds"
 H_KIND = "Imaging-Kind"
 H_SEQUENCE = "Imaging-Sequence"
+H_DOMAIN = "Imaging-Domain"
+H_PRIORITY = "Imaging-Priority"
+H_ENCODING = "Imaging-Content-Encoding"
 H_ERROR = "Imaging-Error"
 H_STATE = "Imaging-State"
 H_LEASE = "Imaging-Lease-Seconds"
+
+URGENT = "urgent"
+"""The value of ``H_PRIORITY``; other stores have none."""
+H_TAKES = "Imaging-Takes"
+H_SUB_OPERATION = "Imaging-Sub-Operation"
+H_LAST = "Imaging-Last"
+H_BLOCKS = "Imaging-Blocks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +87,15 @@ class Origin:
 class Call:
     """A request message at the near side: where it comes from, its presentation context, its command set.
 
-    ``extended`` is the application information that was accepted for its SOP class (PS3.7 section D.3.3.5)."""
+    ``extended`` is the application information that was accepted for its SOP class (PS3.7 section D.3.3.5). Of a C-GET,
+    ``takes`` are the contexts in which the requestor takes instances; None: it takes none over the relay."""
 
     origin: Origin
     abstract_syntax: str
     transfer_syntax: str
     command: CommandSet
     extended: bytes = b""
+    takes: tuple[Context, ...] | None = None
 
     def headers(self) -> dict[str, str]:
         """As message headers."""
@@ -90,6 +104,8 @@ class Call:
         headers[H_COMMAND] = encode_command(self.command)
         if self.extended:
             headers[H_EXTENDED] = self.extended.hex()
+        if self.takes is not None:
+            headers[H_TAKES] = _encode_contexts(self.takes)
         return headers
 
     @classmethod
@@ -101,7 +117,8 @@ class Call:
             extended = bytes.fromhex(headers.get(H_EXTENDED, ""))
         except ValueError:
             raise InvalidInput(f"relay message with a broken header {H_EXTENDED}") from None
-        return cls(origin, *syntaxes, decode_command(header(headers, H_COMMAND)), extended)
+        takes = _decode_contexts(headers[H_TAKES]) if H_TAKES in headers else None
+        return cls(origin, *syntaxes, decode_command(header(headers, H_COMMAND)), extended, takes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +126,8 @@ class StoreMessage:
     """A C-STORE on its way. ``size`` (bytes) and ``digest`` (hex SHA-256) are the data set's; ``object_name`` is
     set when the data set lies in the bucket instead of the payload. ``message`` is this reception's own id: a
     repeated publish has the same, an instance sent again has another. ``accepted_at`` is when the relay took a durable
-    one over, or first took it when it was put back; None while nobody waits behind it."""
+    one over, or first took it when it was put back; None while nobody waits behind it. An ``urgent`` one overtakes the
+    others. ``encoding`` says how the bytes on the way are compressed; size and digest are those of the original."""
 
     call: Call
     message: str
@@ -117,6 +135,8 @@ class StoreMessage:
     digest: str
     object_name: str | None = None
     accepted_at: datetime | None = None
+    urgent: bool = False
+    encoding: str | None = None
 
     def headers(self) -> dict[str, str]:
         """As message headers; SOP class and instance are repeated in clear for whoever looks at the stream."""
@@ -128,6 +148,10 @@ class StoreMessage:
             headers[H_OBJECT] = self.object_name
         if self.accepted_at:
             headers[H_ACCEPTED] = self.accepted_at.isoformat()
+        if self.urgent:
+            headers[H_PRIORITY] = URGENT
+        if self.encoding:
+            headers[H_ENCODING] = self.encoding
         return headers
 
     @classmethod
@@ -140,26 +164,33 @@ class StoreMessage:
             digest=header(headers, H_DIGEST),
             object_name=headers.get(H_OBJECT),
             accepted_at=_moment(headers.get(H_ACCEPTED)),
+            urgent=headers.get(H_PRIORITY) == URGENT,
+            encoding=headers.get(H_ENCODING),
         )
 
 
 class ReplyKind(StrEnum):
     """What a reply to a relayed request is: still at work, no room for it now, a part of a response's data set, one
-    response (with the last part), no more responses, or a failure."""
+    response (with the last part), a block of a C-STORE that goes back to the requestor of a C-GET (the first one with
+    its command), one that broke off, no more responses, or a failure."""
 
     WORKING = "working"
     BUSY = "busy"
     PART = "part"
     RESPONSE = "response"
+    SUB_OPERATION = "sub-operation"
+    BROKEN_OFF = "broken-off"
     END = "end"
     FAILED = "failed"
 
 
 class ControlKind(StrEnum):
-    """What the near side says of a request under way: how many responses it has taken, or C-CANCEL."""
+    """What the near side says of a request under way: how many responses it has taken, and of a C-GET how many blocks
+    and how its last sub-operation was answered; C-CANCEL; or that the requestor of a C-GET has gone."""
 
     TAKEN = "taken"
     CANCEL = "cancel"
+    GONE = "gone"
 
 
 class AssociationState(StrEnum):
@@ -190,6 +221,21 @@ class AssociationNotice:
         except ValueError as error:
             raise InvalidInput(f"relay message with a broken header: {error}") from error
         return cls(Origin.from_headers(headers), state, lease)
+
+
+def _encode_contexts(contexts: Sequence[Context]) -> str:
+    by_class: dict[str, list[str]] = {}
+    for sop_class, syntax in contexts:
+        by_class.setdefault(sop_class, []).append(syntax)
+    return json.dumps(by_class, separators=(",", ":"))
+
+
+def _decode_contexts(text: str) -> tuple[Context, ...]:
+    try:
+        by_class = json.loads(text)
+        return tuple((str(uid), str(syntax)) for uid, syntaxes in by_class.items() for syntax in syntaxes)
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidInput(f"relay message with a broken header {H_TAKES}") from None
 
 
 def _moment(text: str | None) -> datetime | None:

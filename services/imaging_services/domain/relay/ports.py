@@ -1,8 +1,10 @@
 """What services need of a relay: ``adapters/nats/relay.py`` carries it, ``adapters/memory/relay.py`` is its twin."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from imaging_services.domain.dicom.command_set import CommandSet
 from imaging_services.domain.dicom.dimse import (
     AssociationRequest,
     Cancellation,
@@ -11,18 +13,24 @@ from imaging_services.domain.dicom.dimse import (
     Rejection,
     StoreAnswer,
 )
+from imaging_services.domain.dicom.storage_scp import StorageScp
 from imaging_services.domain.relay.messages import AssociationNotice, Call, StoreMessage
 
 DataSource = Callable[[], AsyncIterator[bytes]]
 """Opens a data set that has been received whole, as blocks of bytes; may be called again for another try."""
 
 
+EventHandler = Callable[[Call, bytes], Awaitable[CommandSet]]
+"""Passes an event report on to the peer, and returns the response's command set."""
+
+
 class RelayLink(Protocol):
     """This end speaking to the other. Every method raises ``BackendUnavailable`` at once when the carrier is away or
     nobody listens, and ``DeadlineExceeded`` after the reply time-out."""
 
-    async def store_durably(self, call: Call, data: AsyncIterable[bytes]) -> None:
-        """Return when the instance is safe on its way. Raises ``OutOfResources`` when there is no room for it."""
+    async def store_durably(self, call: Call, data: AsyncIterable[bytes], *, urgent: bool = False) -> None:
+        """Return when the instance is safe on its way. An ``urgent`` one waits behind urgent ones only. Raises
+        ``OutOfResources`` when there is no room for it."""
         ...
 
     async def store_confirmed(self, call: Call, data: AsyncIterable[bytes]) -> StoreAnswer:
@@ -30,14 +38,29 @@ class RelayLink(Protocol):
         ...
 
     def request(
-        self, call: Call, data: bytes | None = None, cancellation: Cancellation | None = None
+        self,
+        call: Call,
+        data: bytes | None = None,
+        cancellation: Cancellation | None = None,
+        requestor: StorageScp | None = None,
     ) -> AsyncIterator[DimseResponse]:
         """Any other DIMSE request; responses in order, up to the final one, also after a ``cancellation``, which is
-        passed on. Closing the iterator cancels, too."""
+        passed on. Closing the iterator cancels, too. Of a C-GET, the instances go to the ``requestor``, which takes
+        those of the call's ``takes``; an instance that breaks off, or a requestor that has gone, is raised."""
         ...
 
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
         """What the far side's target accepts of an association request."""
+        ...
+
+    def hearing(self, association_id: str, handler: EventHandler) -> AbstractAsyncContextManager[None]:
+        """Hand event reports that the other end sends over an association of this end to the handler, for the length of
+        the block."""
+        ...
+
+    async def report(self, call: Call, data: bytes) -> CommandSet:
+        """Send an event report over the association of the call's origin, which is one of the other end; the response's
+        command set. Raises ``BackendUnavailable`` when it is not open any more, and what its handler raises."""
         ...
 
     async def announce(self, notice: AssociationNotice) -> None:
@@ -58,10 +81,14 @@ class RelayHandler(Protocol):
         ...
 
     def serve(
-        self, call: Call, data: bytes | None, cancellation: Cancellation | None = None
+        self,
+        call: Call,
+        data: bytes | None,
+        cancellation: Cancellation | None = None,
+        requestor: StorageScp | None = None,
     ) -> AsyncIterator[DimseResponse]:
         """Handle every other request. The iterator is closed when the caller is gone, and on C-CANCEL unless the
-        handler handles that ``cancellation`` itself."""
+        handler handles that ``cancellation`` itself. ``requestor`` takes the instances of a C-GET."""
         ...
 
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:

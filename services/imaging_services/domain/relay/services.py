@@ -16,27 +16,33 @@ PRINT_MANAGEMENT = frozenset(
 """Annex H, retired classes too. What a requestor creates here lives as long as its association: all that it asks has to
 go over one."""
 
-RELAYED_SERVICES = PRINT_MANAGEMENT | {
-    *(_QUERY_RETRIEVE + part for part in ("1.1", "1.2", "2.1", "2.2", "3.1", "3.2")),  # annex C, FIND and MOVE
-    STORAGE_COMMITMENT_PUSH,  # annex J
-    *(_ROOT + "3.1.2.3." + part for part in ("3", "4", "5")),  # Modality Performed Procedure Step, annex F
-    *(_QUERY + part for part in ("31", "32", "32.1", "32.2", "32.3")),  # worklists, annex K
-    _QUERY + "33",  # Instance Availability Notification, annex R
-    *(_QUERY + "34.6." + part for part in ("1", "2", "3", "4", "5")),  # Unified Procedure Step, annex CC
-    *(_QUERY + part for part in ("34.8", "34.9")),  # RT machine verification, annex DD
-    *(_QUERY + "37." + part for part in ("1", "2", "3")),  # Relevant Patient Information, annex Q
-    *(_QUERY + part for part in ("41", "42")),  # product characteristics and substance approval, annex V
-    *(_QUERY + group + verb for group in ("38", "39", "43", "44", "45") for verb in (".2", ".3")),  # annexes U, X, BB
-    *(_QUERY + part for part in ("20.1", "20.2", "1.1.200.4", "1.1.200.5")),  # protocols, annexes HH and II
-    *(_PRINT + part for part in ("33", "40")),  # media creation, annex S, and display system, annex EE
-    *(_ROOT + part for part in ("1.40", "1.42")),  # event logging, annexes P and GG
-}
-
-NOT_RELAYED = frozenset(
+RETRIEVE_GET = frozenset(
     _QUERY + part
     for part in (
         *("1.2.1.3", "1.2.2.3", "1.2.3.3", "1.2.4.3", "1.2.5.3", "1.1.200.6"),
         *("20.3", "38.4", "39.4", "43.4", "44.4", "45.4"),
     )
 )
-"""C-GET: its sub-operations run backwards over the association of the request."""
+"""C-GET of all information models: its sub-operations go back over the association of the request."""
+
+RELAYED_SERVICES = (
+    PRINT_MANAGEMENT
+    | RETRIEVE_GET
+    | {
+        *(_QUERY_RETRIEVE + part for part in ("1.1", "1.2", "2.1", "2.2", "3.1", "3.2")),  # annex C, FIND and MOVE
+        STORAGE_COMMITMENT_PUSH,  # annex J
+        *(_ROOT + "3.1.2.3." + part for part in ("3", "4", "5")),  # Modality Performed Procedure Step, annex F
+        *(_QUERY + part for part in ("31", "32", "32.1", "32.2", "32.3")),  # worklists, annex K
+        _QUERY + "33",  # Instance Availability Notification, annex R
+        *(_QUERY + "34.6." + part for part in ("1", "2", "3", "4", "5")),  # Unified Procedure Step, annex CC
+        *(_QUERY + part for part in ("34.8", "34.9")),  # RT machine verification, annex DD
+        *(_QUERY + "37." + part for part in ("1", "2", "3")),  # Relevant Patient Information, annex Q
+        *(_QUERY + part for part in ("41", "42")),  # product characteristics and substance approval, annex V
+        *(
+            _QUERY + group + verb for group in ("38", "39", "43", "44", "45") for verb in (".2", ".3")
+        ),  # annexes U, X, BB
+        *(_QUERY + part for part in ("20.1", "20.2", "1.1.200.4", "1.1.200.5")),  # protocols, annexes HH and II
+        *(_PRINT + part for part in ("33", "40")),  # media creation, annex S, and display system, annex EE
+        *(_ROOT + part for part in ("1.40", "1.42")),  # event logging, annexes P and GG
+    }
+)

@@ -53,9 +53,32 @@ class RelaySubjects:
         """All that the work-queue stream keeps."""
         return [self.store("*"), self.store("*", "*"), self.end("*")]
 
+    def urgent(self, association_id: str, object_name: str | None = None) -> str:
+        """Stores that wait behind no others, kept by a stream of their own; as ``store``."""
+        association = _token(association_id)
+        return (
+            self._subject("urgent", association, object_name) if object_name else self._subject("urgent", association)
+        )
+
+    @property
+    def queued_urgent(self) -> list[str]:
+        """All that the stream of urgent stores keeps."""
+        return [self.urgent("*"), self.urgent("*", "*")]
+
     def dead_letters(self, object_name: str | None = None) -> str:
         """Stores given up on, kept by a stream of their own."""
         return self._subject("dead-letters", object_name) if object_name else self._subject("dead-letters")
+
+    @property
+    def kept(self) -> list[str]:
+        """All subjects that streams keep. Where JetStream domains are joined by leaf connections, each keeps its own:
+        these must not cross (``deny_imports`` and ``deny_exports``), or every domain would keep the others' too."""
+        dead_letters = [self.dead_letters(), self.dead_letters("*")]
+        return [*self.queued, *self.queued_urgent, *dead_letters, f"$O.{self.bucket}.>"]
+
+    def domain(self, name: str) -> str:
+        """A JetStream domain says that it keeps stores for this end; its last word is kept where this end is."""
+        return self._subject("domain", name)
 
     @property
     def confirm(self) -> str:
@@ -85,10 +108,24 @@ class RelaySubjects:
         """From the near side to the far side about one request: cancel, and how much has been received."""
         return self._subject("control", request_id)
 
+    def event(self, association_id: str) -> str:
+        """Event reports over one association at this end, answered by the process that has it."""
+        return self._subject("event", _token(association_id))
+
     @property
     def stream(self) -> str:
         """Work-queue stream of ``store`` and ``end``."""
         return self._name("store")
+
+    @property
+    def urgent_stream(self) -> str:
+        """Work-queue stream of ``urgent``."""
+        return self._name("urgent")
+
+    @property
+    def domains_stream(self) -> str:
+        """Stream of ``domain``."""
+        return self._name("domains")
 
     @property
     def dead_letter_stream(self) -> str:
