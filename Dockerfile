@@ -1,6 +1,6 @@
 # One image for the operator and every service:
-#   docker build -t imaging-ingestion .                           no server in it: production
-#   docker build -t imaging-ingestion-trial --target trial .      with NATS, PostgreSQL and S3 servers: trials, hospital side
+#   docker build -t imaging-ingestion .                           production; with nats-server for edges in hospitals
+#   docker build -t imaging-ingestion-trial --target trial .      with NATS, PostgreSQL and S3 servers: trials
 # BASE_IMAGE may be any Debian based Python 3.11 or newer that brings pip and venv.
 ARG BASE_IMAGE=python:3.12-slim
 
@@ -52,6 +52,7 @@ RUN python3 -m pip --python /opt/imaging/bin/python install --no-cache-dir --dis
 FROM ${BASE_IMAGE} AS base
 # Nothing is installed from here on, so the base image's pip goes too.
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin imaging \
+ && install -d -o 10001 -g 10001 -m 0700 /var/lib/imaging/spool \
  && rm -rf /usr/local/bin/pip* /usr/bin/pip* /usr/local/lib/python3*/ensurepip /usr/lib/python3*/ensurepip \
       $(python3 -c 'import importlib.util as u; print(*(p for n in ("pip", "setuptools", "wheel") if (s := u.find_spec(n)) for p in s.submodule_search_locations))')
 # In a pod the network belongs to the pod: services listen on all its addresses, and spool to a mounted /tmp.

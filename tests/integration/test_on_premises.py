@@ -15,7 +15,6 @@ from imaging_services.cli.components import COMPONENTS
 from imaging_services.cli.env_file import read_env_file
 from imaging_services.local.ports import free_ports
 from imaging_services.local.readiness import http_status
-from support.servers import Nats
 from support.webhook import wait_until
 
 FOLDER = Path(__file__).parents[2] / "examples" / "on-premises"
@@ -30,7 +29,7 @@ def service() -> Any:
 
 
 def test_it_runs_a_component_of_the_image(service: Any) -> None:
-    assert service["command"] == ["run", "dimse-proxy"]
+    assert service["command"] == ["run", "dimse-proxy", "--edge"]
     assert service["command"][1] in COMPONENTS
     version = yaml.safe_load((FOLDER.parents[1] / "charts" / "imaging-ingestion" / "Chart.yaml").read_text())
     assert service["image"] == f"${{IMAGING_IMAGE:-imaging-ingestion:{version['appVersion']}}}"
@@ -51,19 +50,26 @@ def test_variables_are_the_proxys_and_ports_agree(service: Any) -> None:
     assert f":{given['HEALTH_PORT']}/readyz" in service["healthcheck"]["test"][-1]
 
 
-def test_the_proxy_starts_from_its_file(nats_server: Nats, tmp_path: Path) -> None:
-    dimse, health = map(str, free_ports(2))
+def test_the_spool_is_a_volume_that_the_container_may_write(service: Any) -> None:
+    (volume,) = service["volumes"]
+    assert volume.endswith(f":{Settings.model_fields['EDGE_SPOOL_DIR'].default}")
+
+
+def test_the_edge_starts_from_its_file_while_the_hub_is_away(tmp_path: Path) -> None:
+    dimse, health, nats, monitoring = map(str, free_ports(4))
     environment = {
         "PATH": os.environ["PATH"],
         "DIMSE_HOST": "127.0.0.1",
         "DIMSE_PORT": dimse,
         "HEALTH_PORT": health,
-        "DIMSE_NATS_URL": nats_server.url,
-        "DIMSE_NATS_TLS_ENABLED": "false",
-        "DIMSE_NATS_SUBJECT_ROOT": f"ONPREM-{os.getpid()}",
+        "EDGE_HUB_URL": "tls://127.0.0.1:1",
+        "EDGE_NATS_PORT": nats,
+        "EDGE_MONITORING_PORT": monitoring,
+        "EDGE_SPOOL_DIR": str(tmp_path / "spool"),
+        "EDGE_DISK_RESERVE_BYTES": "0",
     }
     log = tmp_path / "log"
-    command = [IMAGING, "run", "dimse-proxy", "--env-file", str(FOLDER / "dimse-proxy.env")]
+    command = [IMAGING, "run", "dimse-proxy", "--edge", "--env-file", str(FOLDER / "dimse-proxy.env")]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:

@@ -10,8 +10,8 @@ from pydantic import Field, SecretStr
 
 from imaging_services.adapters.s3.administration import ensure_bucket
 from imaging_services.adapters.s3.settings import BucketSettings
-from imaging_services.domain.errors import BackendUnavailable
-from imaging_services.local.nats_server import NatsServer
+from imaging_services.domain.errors import BackendUnavailable, SettingsError
+from imaging_services.local.nats_server import LeafNodes, NatsServer
 from imaging_services.local.ports import LOOPBACK, free_ports
 from imaging_services.local.postgres_server import PostgresServer
 from imaging_services.local.processes import Child, Program
@@ -37,6 +37,16 @@ class NatsBackendSettings(BackendSettings):
     BACKEND_PORT: int = Field(default=4222, ge=1, le=65535, description="port to listen on")
     BACKEND_MONITORING_PORT: int | None = Field(
         default=None, ge=1, le=65535, description="HTTP port that tells how streams stand, as KEDA asks; default none"
+    )
+    BACKEND_LEAF_NODE_PORT: int | None = Field(
+        default=None, ge=1, le=65535, description="port that edges dial; default none; see docs/edge.md"
+    )
+    BACKEND_LEAF_NODE_USER: str = Field(default="edge", pattern=r"^[A-Za-z0-9_-]+$", description="user of the edges")
+    BACKEND_LEAF_NODE_PASSWORD: SecretStr | None = Field(
+        default=None, min_length=8, description="its password; needed with BACKEND_LEAF_NODE_PORT"
+    )
+    BACKEND_JETSTREAM_DOMAIN: str = Field(
+        default="hub", pattern=r"^[A-Za-z0-9_-]+$", description="own JetStream domain, where edges dial"
     )
 
 
@@ -69,9 +79,24 @@ class Backend:
 def nats_backend(settings: NatsBackendSettings) -> Backend:
     """The message server."""
     server = NatsServer(
-        _absolute(settings), settings.BACKEND_PORT, settings.BACKEND_HOST, settings.BACKEND_MONITORING_PORT
+        _absolute(settings),
+        settings.BACKEND_PORT,
+        settings.BACKEND_HOST,
+        settings.BACKEND_MONITORING_PORT,
+        _leaf_nodes(settings),
     )
     return Backend(server.program, lambda: None)
+
+
+def _leaf_nodes(settings: NatsBackendSettings) -> LeafNodes | None:
+    port, password = settings.BACKEND_LEAF_NODE_PORT, settings.BACKEND_LEAF_NODE_PASSWORD
+    if port is None:
+        return None
+    if password is None:
+        raise SettingsError("BACKEND_LEAF_NODE_PASSWORD is not set, but BACKEND_LEAF_NODE_PORT is: edges need one")
+    return LeafNodes(
+        port, settings.BACKEND_LEAF_NODE_USER, password.get_secret_value(), settings.BACKEND_JETSTREAM_DOMAIN
+    )
 
 
 def postgres_backend(settings: PostgresBackendSettings) -> Backend:

