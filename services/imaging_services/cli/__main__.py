@@ -52,12 +52,15 @@ def _add_local(app: typer.Typer) -> None:
 
 
 def _add_operations(app: typer.Typer) -> None:
-    from imaging_services.cli import dead_letters, doctor, stream
+    from imaging_services.cli import audit, dead_letters, doctor, edge, rebuild, stream
 
     app.command("doctor", rich_help_panel="Operations")(doctor.doctor)
     app.command("stream", rich_help_panel="Operations")(stream.stream)
+    app.command("audit", rich_help_panel="Operations")(audit.audit)
+    app.command("rebuild", rich_help_panel="Operations")(rebuild.rebuild)
     app.command("dead-letters", rich_help_panel="Operations")(dead_letters.dead_letters)
     app.command("redrive", rich_help_panel="Operations")(dead_letters.redrive)
+    app.add_typer(edge.app, name="edge", rich_help_panel="Operations")
 
 
 def _show_version(wanted: bool) -> None:

@@ -13,6 +13,7 @@ from imaging_services.adapters.nats.settings import NatsSettings
 from imaging_services.adapters.postgres.migrate import migrations
 from imaging_services.adapters.postgres.pool import database_errors, open_pool
 from imaging_services.adapters.s3.space import open_space
+from imaging_services.cli.edge_checks import edge_checks
 from imaging_services.cli.target import TargetSettings
 from imaging_services.domain.errors import BackendUnavailable, ImagingError, SettingsError
 from imaging_services.local.configuration import INGESTION_AE, PROXY_AE, StackConfiguration
@@ -47,6 +48,7 @@ async def examine(settings: TargetSettings, stack: StackConfiguration | None) ->
     ]
     if settings.NATS_URL:  # most installations have no bridge
         checks.append(("event bridge NATS", lambda: _nats(settings.bridge_nats("imaging-doctor"))))
+    checks += edge_checks()
     if stack is not None:
         checks += [
             ("DIMSE proxy", lambda: _echo(stack.port("dimse-proxy"), PROXY_AE)),

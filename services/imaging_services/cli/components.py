@@ -34,6 +34,10 @@ def run_component(
             metavar="FILE", help="Read NAME=value lines; variables of the environment win.", show_default=False
         ),
     ] = None,
+    edge: Annotated[
+        bool,
+        typer.Option("--edge", help="dimse-proxy: with an own NATS server and a spool, as leaf node of the hub's."),
+    ] = False,
 ) -> None:
     """Run one service until SIGTERM or Ctrl-C.
 
@@ -41,6 +45,9 @@ def run_component(
     """
     if env_file is not None:
         use_env_file(env_file)
+    if edge:
+        _run_edge(component)
+        return
     if component in ROLES:
         os.environ.setdefault("DICOMWEB_ROLE", ROLES[component])
         component = "dicomweb-ingestion"
@@ -48,4 +55,22 @@ def run_component(
         raise SettingsError(f"there is no component '{component}': use one of {', '.join([*COMPONENTS, *ROLES])}")
     package = f"imaging_services.apps.{COMPONENTS[component]}"
     settings = runtime.load_settings(importlib.import_module(f"{package}.settings").Settings)
+    if getattr(settings, "EDGE", False):
+        _run_edge(component)
+        return
+    if getattr(settings, "WORKERS", 1) > 1:
+        from imaging_services import workers  # a worker does without what its parent needs
+
+        raise typer.Exit(workers.run(component, settings))
     runtime.run(importlib.import_module(f"{package}.main").main, settings)
+
+
+def _run_edge(component: str) -> None:
+    """The proxy with its NATS server. Imported here: a service would carry the supervisor in memory."""
+    from imaging_services.apps.dimse_proxy.settings import Settings
+    from imaging_services.local import edge
+
+    if component != "dimse-proxy":
+        raise SettingsError(f"{component} has no edge form: use imaging run dimse-proxy --edge")
+    os.environ["EDGE"] = "true"
+    edge.run(runtime.load_settings(Settings))

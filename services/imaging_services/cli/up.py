@@ -78,6 +78,16 @@ def up(
             show_default=False,
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="Processes of each service that receives or serves images, for as many cores (default 1).",
+            show_default=False,
+        ),
+    ] = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Send real DICOM files and show each step.", rich_help_panel="Demo")
     ] = False,
@@ -98,6 +108,7 @@ def up(
         study_bindings=tuple(study_binding or ()),
         revisioning_delay=revisioning_delay or (3 if demo else None),
         name=_checked_name(name),
+        workers=workers,
     )
     failure = asyncio.run(_run(options, demo=demo, exit_after_demo=exit_after_demo))
     if failure is not None:

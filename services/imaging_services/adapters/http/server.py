@@ -19,11 +19,13 @@ async def serve(
     stop: asyncio.Event,
     *,
     drain_seconds: float = 15,
+    reuse_port: bool = False,
     listening: Callable[[int], None] | None = None,
 ) -> None:
     """Serve until ``stop`` is set, then finish requests under way for at most ``drain_seconds``.
 
-    Port 0 takes a free port; ``listening`` is told which, once connections are accepted. Raises ``SettingsError``
+    Port 0 takes a free port; ``listening`` is told which, once connections are accepted. ``reuse_port`` lets several
+    processes share the port. Raises ``SettingsError``
     when the address cannot be listened on.
     """
     config = uvicorn.Config(
@@ -41,7 +43,7 @@ async def serve(
         server_header=False,
     )
     server = uvicorn.Server(config)
-    with contextlib.closing(_listener(host, port)) as listener:
+    with contextlib.closing(_listener(host, port, reuse_port)) as listener:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_until(stop, server))
             if listening is not None:
@@ -55,11 +57,13 @@ async def _until(stop: asyncio.Event, server: uvicorn.Server) -> None:
     server.should_exit = True
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _listener(host: str, port: int, reuse_port: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind((host, port))
         listener.listen(2048)  # from here on connections queue, even before the server accepts them
