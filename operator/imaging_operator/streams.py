@@ -42,9 +42,17 @@ class JetStreamRemover:
         with tempfile.TemporaryDirectory(prefix="nats-") as folder:
             settings = _nats(wanted, self._settings, Path(folder))
             try:
-                return await _remove(settings, names, domain=getattr(wanted.spec, "jet_stream_receive_domain", ""))
+                return await _remove(settings, names, _domain(wanted.spec))
             except ImagingError as error:
                 raise NotYet(f"The streams {', '.join(names)} cannot be removed: {error}") from error
+
+
+def _domain(spec: Any) -> str:
+    """The JetStream domain of what is to be removed: of a relay, what its end receives. The queues of several domains
+    are their edges' own; there the server's is meant."""
+    names = ("jet_stream_domain", "jet_stream_receive_domain")
+    domain = str(next((getattr(spec, name) for name in names if hasattr(spec, name)), ""))
+    return "" if "," in domain or "*" in domain else domain
 
 
 async def _remove(settings: NatsSettings, names: list[str], domain: str) -> list[str]:

@@ -13,6 +13,7 @@ import yaml
 
 from imaging_operator.settings import OperatorSettings
 from imaging_services.cli.backend import SERVERS
+from imaging_services.local.backend import NatsBackendSettings
 from support.chart_values import VALUE_SETS
 from support.helm import CHART, ROOT, Helm, HelmError
 
@@ -100,6 +101,22 @@ def test_the_nats_server_is_the_given_one_else_the_trial_one(helm: Helm) -> None
     assert variables(helm.render(TRIAL))["EVENTS_NATS_URL"] == trial
     given = {"nats": {"enabled": True, "url": "nats://a:4222,nats://b:4222"}}
     assert variables(helm.render(given))["EVENTS_NATS_URL"] == given["nats"]["url"]
+
+
+def test_edges_dial_the_trial_server_where_that_is_asked_for(helm: Helm) -> None:
+    values = {**TRIAL, "nats": {"enabled": True, "leafNodes": {"enabled": True, "password": "of-the-edges"}}}
+    documents = {(one["kind"], one["metadata"]["name"]): one for one in helm.render(values)}
+    (container,) = documents["StatefulSet", "imaging-nats"]["spec"]["template"]["spec"]["containers"]
+    given = {one["name"]: one["value"] for one in container["env"]}
+    given |= documents["Secret", container["envFrom"][0]["secretRef"]["name"]]["stringData"]
+    backend = NatsBackendSettings.model_validate(given)
+    assert (backend.BACKEND_LEAF_NODE_PORT, backend.BACKEND_LEAF_NODE_USER) == (7422, "edge")
+    assert backend.BACKEND_LEAF_NODE_PASSWORD is not None
+    assert backend.BACKEND_LEAF_NODE_PASSWORD.get_secret_value() == "of-the-edges"
+    assert backend.BACKEND_JETSTREAM_DOMAIN == "hub"
+    ports = {one["name"]: one["port"] for one in documents["Service", "imaging-nats"]["spec"]["ports"]}
+    assert ports["tcp-leaf-nodes"] == 7422
+    assert "imaging-leaf-nodes" not in {one["metadata"]["name"] for one in helm.render(TRIAL)}
 
 
 def test_rights_are_in_the_watched_namespaces_alone(helm: Helm) -> None:

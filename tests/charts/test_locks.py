@@ -19,7 +19,7 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 CORE = PROJECT["project"]["dependencies"]
 WANTED = {
     DEVELOPERS: [*CORE, *EXTRAS["local"], *EXTRAS["dev"]],
-    IMAGE: CORE,
+    IMAGE: [*CORE, *EXTRAS["edge"]],
     TRIAL: [*CORE, *EXTRAS["local"]],
     BUILD: PROJECT["dependency-groups"]["build"],
 }

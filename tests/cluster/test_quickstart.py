@@ -8,6 +8,7 @@ import pydicom
 from pydicom.data import get_testdata_file
 
 from cluster.kubectl import until
+from cluster.modality import more_than, sending
 from cluster.quickstart import INSTALL, INSTANCE, STUDIES, Quickstart, ready_column
 from cluster.system import RELEASE, System
 from imaging_services.local.ports import free_ports
@@ -68,14 +69,27 @@ def test_data_sets_come_back_byte_for_byte(system: System, tmp_path: Path) -> No
 
 
 def test_a_changed_resource_changes_its_pods(system: System) -> None:
-    system.kubectl.patch(
-        "dicomwebingestionservice", "north", {"spec": {"wadoService": {"minReplicas": 2, "maxReplicas": 2}}}, "imaging"
-    )
+    wish = {"wadoService": {"minReplicas": 2, "maxReplicas": 2}, "allowDelete": True}
+    system.kubectl.patch("dicomwebingestionservice", "north", {"spec": wish}, "imaging")
     until(lambda: _replicas(system) == 2, account=system.account)
     system.wait_ready()
-    system.kubectl.patch("dicomwebingestionservice", "north", {"spec": {"wadoService": None}}, "imaging")
+    _store_and_delete(system)
+    former = dict.fromkeys(wish)
+    system.kubectl.patch("dicomwebingestionservice", "north", {"spec": former}, "imaging")
     until(lambda: _replicas(system) == 1, account=system.account)
     system.wait_ready()
+
+
+def _store_and_delete(system: System) -> None:
+    with sending(1, system.dicom) as (modality,):
+        until(more_than([modality], 5))
+    assert modality.failures == []
+    system.wait_stored(modality.study, modality.acknowledged)
+    (port,) = free_ports(1)
+    with system.forwarded("north-wado", port), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        assert client.delete(f"/dicomweb/studies/{modality.study}", timeout=60).status_code == 204
+        assert client.get(f"/wado-rs/studies/{modality.study}", timeout=60).status_code == 404
+    assert system.stored(modality.study) == set()
 
 
 def _replicas(system: System) -> int:

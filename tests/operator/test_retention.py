@@ -63,7 +63,8 @@ def _streams(url: str, names: list[str], *, create: bool = False) -> list[str]:
 
 def _names(root: str) -> list[str]:
     subjects = RelaySubjects(root, "A")
-    return [subjects.stream, subjects.dead_letter_stream, f"OBJ_{subjects.bucket}"]
+    queues = [subjects.stream, subjects.urgent_stream]
+    return [*queues, subjects.dead_letter_stream, f"OBJ_{subjects.bucket}"]
 
 
 def _made(kubectl: Kubectl, namespace: str, **spec: str) -> None:

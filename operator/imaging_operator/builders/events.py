@@ -36,6 +36,7 @@ class EventLog:
     tls: ClientTls | None
     replicas: int
     retention_days: int | None
+    domain: str
 
     @property
     def subjects(self) -> EventSubjects:
@@ -61,6 +62,8 @@ class EventLog:
         found = self.producer() | {"EVENTS_REPLICAS": str(self.replicas)}
         if self.retention_days is not None:
             found["EVENTS_RETENTION_DAYS"] = str(self.retention_days)
+        if self.domain:
+            found["EVENTS_NATS_DOMAIN"] = self.domain
         return found
 
     def mounts(self) -> list[Mount]:
@@ -94,6 +97,7 @@ def event_log(namespace: str, name: str, spec: EventDrivenIngestionSpec, setting
         tls=spec.nats_tls,
         replicas=spec.stream_replicas,
         retention_days=spec.event_retention_days,
+        domain=spec.jet_stream_domain,
     )
     refused(lambda: log.subjects.ingress)
     first_host(url)  # the pods could not start with what is no address

@@ -17,6 +17,18 @@ _STOP_MARGIN_SECONDS = 10
 """After the drain: closing connections (3 seconds in the services' runtime), and a loaded node."""
 
 
+PARENT_MEBIBYTES = 96
+"""The parent of several workers: 60 MB measured."""
+
+
+def _number(amount: str, unit: str) -> int:
+    return int(amount.removesuffix(unit))
+
+
+def _mebibytes(amount: str) -> int:
+    return _number(amount, "Gi") * 1024 if amount.endswith("Gi") else _number(amount, "Mi")
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """Where a container takes traffic."""
@@ -56,6 +68,17 @@ class Size:
     memory: str
     memory_limit: str = "384Mi"
     scratch: str = "10Gi"
+
+    def of_workers(self, workers: int) -> "Size":
+        """That of so many processes and their parent. Scratch space stays: the work to be done is the same."""
+        if workers == 1:
+            return self
+        return Size(
+            cpu=f"{_number(self.cpu, 'm') * workers}m",
+            memory=f"{_mebibytes(self.memory) * workers + PARENT_MEBIBYTES}Mi",
+            memory_limit=f"{_mebibytes(self.memory_limit) * workers + PARENT_MEBIBYTES}Mi",
+            scratch=self.scratch,
+        )
 
 
 @dataclass(frozen=True, slots=True)

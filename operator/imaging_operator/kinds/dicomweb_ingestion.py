@@ -1,17 +1,19 @@
 """``DicomwebIngestionService``: STOW-RS and WADO-RS, two workloads of one component, before a storage space."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from imaging_operator.builders.bucket import bucket_environment, bucket_mounts, bucket_objects
-from imaging_operator.builders.environment import Value, value_of
+from imaging_operator.builders.environment import Value, boolean, value_of
 from imaging_operator.builders.knative import HEALTH_PORT as KNATIVE_HEALTH_PORT
 from imaging_operator.builders.knative import knative_service, public_url, sink_binding
 from imaging_operator.builders.names import host, url
 from imaging_operator.builders.pod import HEALTH_PORT, HTTP_PORT, Container, Mount, Port, Size
 from imaging_operator.builders.service import IngressOptions, ingress, service
 from imaging_operator.builders.workload import Scale, Workload, service_account
+from imaging_operator.errors import Wrong
 from imaging_operator.kinds.common import Json, Kind, Reference, Wanted
 from imaging_operator.kinds.references import (
     WEB_KIND,
@@ -35,6 +37,7 @@ from imaging_operator.kinds.shared import (
     require_knative,
     service_config_env,
     service_scale,
+    workers_environment,
 )
 from imaging_operator.specs.common import ServiceGroup
 from imaging_operator.specs.dicomweb_ingestion_service import DicomwebIngestionServiceSpec
@@ -77,9 +80,14 @@ def build(wanted: Resource, settings: Any) -> Sequence[Json]:
     edi = edi_of(wanted, settings)
     spec = wanted.spec
     shared = bucket_objects(wanted, spec, COMPONENT)
+    if spec.allow_delete and edi.log is None:
+        raise Wrong(
+            f"spec.allowDelete: events of DicomEventDrivenIngestion {edi.name} go through a Knative broker, which does "
+            "not say whether a deletion is recorded"
+        )
     if _on_knative(wanted, edi):
         return [*shared, *_knative(wanted, settings, edi)]
-    parts = [_stow(wanted, settings, edi, _external(wanted, settings)), _wado(wanted, edi, _published(spec))]
+    parts = [_stow(wanted, settings, edi, _external(wanted, settings)), _wado(wanted, settings, edi, _published(spec))]
     found = list(shared)
     for part in parts:
         workload = _workload(wanted, settings, part, knative=False)
@@ -101,7 +109,7 @@ def _knative(wanted: Resource, settings: Any, edi: Edi) -> list[Json]:
     spec = wanted.spec
     published = _published(spec, knative=True)
     public = published or _reported(wanted)
-    parts = [_wado(wanted, edi, published)]
+    parts = [_wado(wanted, settings, edi, published)]
     # Instances that STOW announces carry the address at which they can be fetched: it waits until that is known.
     # And a revision made before its SinkBinding takes effect would end at once without K_SINK.
     if public and (edi.log or edi.broker_endpoint):
@@ -129,12 +137,18 @@ def _stow(wanted: Resource, settings: Any, edi: Edi, external: str) -> _Part:
     return _Part("stow", wanted.spec.stow_service, values, edi.log.mounts() if edi.log else [])
 
 
-def _wado(wanted: Resource, edi: Edi, published: str) -> _Part:
+def _wado(wanted: Resource, settings: Any, edi: Edi, published: str) -> _Part:
     values: dict[str, Value] = {"QUERY_ENDPOINT": edi.query_endpoint}
+    mounts: Sequence[Mount] = []
+    if wanted.spec.allow_delete and edi.log:
+        # The part that reads deletes: at the URLs that searches give, and that an Ingress leads to it.
+        source = host(workload_name(wanted.name, "wado"), wanted.namespace, settings)
+        values |= {"DICOMWEB_DELETE": boolean(True), "EVENT_SOURCE": source, **edi.log.producer()}
+        mounts = edi.log.mounts()
     # Without a public address the URLs in answers begin with the address that the request came to.
     if published:
         values["WADO_EXTERNAL_ENDPOINT"] = f"{published}/wado-rs"
-    return _Part("wado", wanted.spec.wado_service, values, [])
+    return _Part("wado", wanted.spec.wado_service, values, mounts)
 
 
 def _workload(wanted: Resource, settings: Any, part: _Part, *, knative: bool) -> Workload:
@@ -143,7 +157,8 @@ def _workload(wanted: Resource, settings: Any, part: _Part, *, knative: bool) ->
     values: dict[str, Value] = {"DRAIN_SECONDS": str(_DRAIN_SECONDS), **part.values}
     # Knative itself keeps to containerConcurrency.
     if group.concurrency and not knative:
-        values["HTTP_CONCURRENCY"] = str(group.concurrency)
+        values["HTTP_CONCURRENCY"] = str(math.ceil(group.concurrency / spec.workers))
+    provider = {"PROVIDER_NAME": spec.provider_name} if spec.provider_name else {}
     container = Container(
         name=part.role,
         image=image,
@@ -156,9 +171,9 @@ def _workload(wanted: Resource, settings: Any, part: _Part, *, knative: bool) ->
                 "DICOMWEB_ROLE": part.role,
             },
             values=values,
-            chosen={"PROVIDER_NAME": spec.provider_name} if spec.provider_name else {},
+            chosen={**provider, **workers_environment(spec)},
         ),
-        size=_SIZES[part.role],
+        size=_SIZES[part.role].of_workers(spec.workers),
         env_from=service_config_env(spec),
         mounts=[*bucket_mounts(wanted, spec), *part.mounts],
         port=Port("http", HTTP_PORT),

@@ -54,6 +54,8 @@ class RelaySpec(Protocol):
     def accept_unknown_sop_classes(self) -> bool: ...
     @property
     def service(self) -> Exposure | None: ...
+    @property
+    def workers(self) -> int: ...
 
 
 def lists_reference(name: str) -> Reference:
@@ -137,11 +139,12 @@ def relay_lag(spec: RelaySpec, namespace: str, channel: str, settings: Any) -> L
 
 
 def relay_streams(spec: RelaySpec, channel: str) -> list[str]:
-    """What outlives the resource, in words: the queue of what this end receives."""
+    """What outlives the resource, in words: the queues of what this end receives."""
     if not spec.nats_url:
         return []
     subjects = RelaySubjects(spec.nats_subject_root or _DEFAULT_ROOT, channel)
-    names = (subjects.stream, subjects.dead_letter_stream, f"OBJ_{subjects.bucket}")
+    queues = (subjects.stream, subjects.urgent_stream, subjects.domains_stream)
+    names = (*queues, subjects.dead_letter_stream, f"OBJ_{subjects.bucket}")
     return [f"{STREAM}{name}" for name in names]
 
 

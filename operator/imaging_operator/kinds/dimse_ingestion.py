@@ -35,6 +35,7 @@ from imaging_operator.kinds.shared import (
     pod_options,
     require_token,
     service_config_env,
+    workers_environment,
 )
 from imaging_operator.specs.dimse_ingestion_service import DimseIngestionServiceSpec
 
@@ -119,9 +120,9 @@ def _workload(wanted: Resource, settings: Any, edi: Edi, nats: Json, config_chec
             wanted,
             fixed={**dimse.fixed_environment(), **bucket_environment()},
             values=values,
-            chosen={"PROVIDER_NAME": spec.provider_name or _DEFAULT_PROVIDER},
+            chosen={"PROVIDER_NAME": spec.provider_name or _DEFAULT_PROVIDER, **workers_environment(spec)},
         ),
-        size=dimse.SIZE,
+        size=dimse.SIZE.of_workers(spec.workers),
         env_from=[config_map_env(nats["metadata"]["name"]), *service_config_env(spec)],
         mounts=[
             *bucket_mounts(wanted, spec),

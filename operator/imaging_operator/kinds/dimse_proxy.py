@@ -24,6 +24,7 @@ from imaging_operator.kinds.shared import (
     pod_options,
     require_token,
     service_config_env,
+    workers_environment,
 )
 from imaging_operator.specs.dimse_proxy import DimseProxySpec
 
@@ -90,13 +91,14 @@ def _workload(wanted: Resource, settings: Any, nats: Json, config_checksum: str)
         **dimse.relay_environment(spec),
         **_target_tls(spec),
     }
-    chosen = {"DIMSE_AE": spec.own_application_entity_title} if spec.own_application_entity_title else {}
+    own_title = {"DIMSE_AE": spec.own_application_entity_title} if spec.own_application_entity_title else {}
+    chosen = {**own_title, **workers_environment(spec)}
     container = Container(
         name="proxy",
         image=image,
         arguments=arguments(COMPONENT, ours=ours),
         environment=environment(wanted, fixed=dimse.fixed_environment(), values=values, chosen=chosen),
-        size=dimse.SIZE,
+        size=dimse.SIZE.of_workers(spec.workers),
         env_from=[config_map_env(nats["metadata"]["name"]), *service_config_env(spec)],
         mounts=[*dimse.mounts(spec, _lists(wanted.name)), *client_mounts(spec.target_tls, _TARGET)],
         port=Port("dicom", DICOM_PORT),

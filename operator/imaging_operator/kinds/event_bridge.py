@@ -152,6 +152,11 @@ def _values(wanted: Resource, edi: Edi) -> dict[str, Value]:
         values[LOCATIONS] = f"{_LOCATIONS_PATH}/{LOCATIONS}"
     else:
         values["EDGE_MAILBOX_ID"] = spec.edge_mailbox
+    # Raised by whoever asks for more; the mailboxes are the hub's and all edges'.
+    if spec.stream_replicas > 1:
+        values["NATS_STREAM_REPLICAS"] = str(spec.stream_replicas)
+    if spec.jet_stream_domain:
+        values["NATS_DOMAIN"] = spec.jet_stream_domain
     if spec.nats_token_secret:
         values["NATS_AUTH_TOKEN"] = SecretKey(spec.nats_token_secret, TOKEN_KEY)
     return values

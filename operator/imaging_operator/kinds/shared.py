@@ -14,7 +14,7 @@ from imaging_operator.builders.scaling import Lag, autoscaling, disruption_budge
 from imaging_operator.builders.workload import Scale, Workload, deployment, selector, service_account
 from imaging_operator.errors import MissingReference, NotYet
 from imaging_operator.kinds.common import Json, Wanted
-from imaging_operator.specs.common import DeploymentGroup, ServiceGroup, Spec
+from imaging_operator.specs.common import DeploymentGroup, ServiceGroup, Spec, WorkersField
 from imaging_operator.specs.common import Workload as WorkloadFields
 from imaging_operator.specs.event_driven_ingestion import EventDrivenIngestionSpec
 
@@ -133,6 +133,11 @@ def deployment_scale(group: DeploymentGroup) -> Scale:
 def fixed_ports(health_port: int = HEALTH_PORT) -> dict[str, str]:
     """Where the ports and probes of a pod that takes HTTP lead."""
     return {"HTTP_PORT": str(HTTP_PORT), "HEALTH_PORT": str(health_port)}
+
+
+def workers_environment(spec: WorkersField) -> dict[str, Value]:
+    """How many processes; nothing where one is enough."""
+    return {"WORKERS": str(spec.workers)} if spec.workers > 1 else {}
 
 
 def _listening(fixed: Mapping[str, str]) -> dict[str, Value]:

@@ -130,6 +130,18 @@ class KnativeField(Model):
     )
 
 
+class WorkersField(Model):
+    """Kinds whose services may run as several processes in each pod."""
+
+    workers: Int32 = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="processes in each pod that share its port and its work, for as many cores: give the pods as much "
+        "CPU. The default requests and limits grow with them; limits of associations count for each process",
+    )
+
+
 class EdiReference(Model):
     """Kinds that belong to a DicomEventDrivenIngestion."""
 

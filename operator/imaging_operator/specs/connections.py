@@ -10,6 +10,10 @@ SubjectRoot = Annotated[str, Field(pattern=r"^([^\s.*>]+(\.[^\s.*>]+)*)?$")]
 """What NATS takes as the beginning of a subject."""
 JetStreamDomain = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]*$", max_length=128)]
 
+JetStreamDomainNames = Annotated[
+    str, Field(pattern=r"^((\*|[A-Za-z0-9_-]+)(, ?(\*|[A-Za-z0-9_-]+))*)?$", max_length=8192)
+]
+
 
 class Authorities(Model):
     """Authorities that sign a server's certificate."""
@@ -115,12 +119,25 @@ class Nats(Model):
     nats_tls: ClientTls | None = Field(default=None, description="certificates, when natsSecure is true")
 
 
-class StreamFields(Model):
-    """What becomes of the JetStream streams of a resource."""
+class StreamReplicas(Model):
+    """How often a NATS cluster keeps the streams of a resource."""
 
     stream_replicas: Int32 = Field(
         default=1, ge=1, le=5, description="copies of each stream in a NATS cluster; may be raised later"
     )
+
+
+class JetStreamDomainField(Model):
+    """Where the streams of a resource live, when its NATS server is a leaf node."""
+
+    jet_stream_domain: JetStreamDomain = Field(
+        default="", description="JetStream domain that keeps the streams; empty: that of the NATS server"
+    )
+
+
+class StreamFields(StreamReplicas):
+    """What becomes of the JetStream streams of a resource."""
+
     retention: Literal["Retain", "Delete"] = Field(
         default="Retain",
         description="what happens to the JetStream streams when this resource is deleted; Delete also discards what "
@@ -134,8 +151,10 @@ class JetStreamDomains(Model):
     jet_stream_send_domain: JetStreamDomain = Field(
         default="", description="JetStream domain that keeps what this end sends; empty: that of its server"
     )
-    jet_stream_receive_domain: JetStreamDomain = Field(
-        default="", description="JetStream domain that keeps what this end receives; empty: that of its server"
+    jet_stream_receive_domain: JetStreamDomainNames = Field(
+        default="",
+        description="JetStream domains that keep what this end receives, beside that of its server: names separated by "
+        "commas, or * for all that announce themselves; empty: the server's own alone",
     )
 
 

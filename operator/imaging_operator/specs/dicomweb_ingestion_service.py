@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from imaging_operator.specs.common import EdiReference, KnativeField, ServiceGroup, Spec
+from imaging_operator.specs.common import EdiReference, KnativeField, ServiceGroup, Spec, WorkersField
 from imaging_operator.specs.connections import Bucket
 from imaging_operator.specs.model import Model, ObjectName, Rule
 from imaging_operator.specs.status import Status
@@ -25,7 +25,7 @@ class Ingress(Model):
     )
 
 
-class DicomwebIngestionServiceSpec(KnativeField, EdiReference, Bucket, Spec):
+class DicomwebIngestionServiceSpec(KnativeField, EdiReference, Bucket, WorkersField, Spec):
     """A storage space and its DICOMweb services."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -44,6 +44,11 @@ class DicomwebIngestionServiceSpec(KnativeField, EdiReference, Bucket, Spec):
         default=None,
         description="publishes STOW-RS (/stow-rs), WADO-RS and QIDO-RS (/wado-rs, /dicomweb) at a host of its own; "
         "absent: no Ingress",
+    )
+    allow_delete: bool = Field(
+        default=False,
+        description="true: whoever reaches the WADO-RS service may DELETE studies, series and instances there; not "
+        "where the DicomEventDrivenIngestion is on Knative, whose broker does not say what is recorded",
     )
     external_endpoint: str = Field(
         default="",

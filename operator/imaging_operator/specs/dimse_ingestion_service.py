@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from imaging_operator.specs.common import DeploymentGroup, EdiReference, Spec
+from imaging_operator.specs.common import DeploymentGroup, EdiReference, Spec, WorkersField
 from imaging_operator.specs.connections import (
     Bucket,
     DimseListener,
@@ -18,7 +18,9 @@ from imaging_operator.specs.model import Rule
 from imaging_operator.specs.status import ScaledStatus
 
 
-class DimseIngestionServiceSpec(EdiReference, Bucket, Nats, JetStreamDomains, StreamFields, DimseListener, Spec):
+class DimseIngestionServiceSpec(
+    EdiReference, Bucket, Nats, JetStreamDomains, StreamFields, DimseListener, WorkersField, Spec
+):
     """A DIMSE AE fed over NATS by a remote DimseProxy, and by associations of its own when it is asked to listen."""
 
     rules: ClassVar[tuple[Rule, ...]] = (

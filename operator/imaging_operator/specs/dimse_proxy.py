@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from imaging_operator.specs.common import DeploymentGroup, Spec
+from imaging_operator.specs.common import DeploymentGroup, Spec, WorkersField
 from imaging_operator.specs.connections import (
     DimseListener,
     DimseTargetTls,
@@ -18,7 +18,7 @@ from imaging_operator.specs.model import Rule, absent
 from imaging_operator.specs.status import ScaledStatus
 
 
-class DimseProxySpec(Nats, JetStreamDomains, StreamFields, DimseListener, Spec):
+class DimseProxySpec(Nats, JetStreamDomains, StreamFields, DimseListener, WorkersField, Spec):
     """One end of a pair: it answers local modalities, and delivers to its target what the other end receives."""
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -5,12 +5,12 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from imaging_operator.specs.common import DeploymentGroup, EdiReference, Spec
-from imaging_operator.specs.connections import Nats, SubjectRoot
+from imaging_operator.specs.connections import JetStreamDomainField, Nats, StreamReplicas, SubjectRoot
 from imaging_operator.specs.model import Rule, absent
 from imaging_operator.specs.status import ScaledStatus
 
 
-class EventBridgeSpec(EdiReference, Nats, Spec):
+class EventBridgeSpec(EdiReference, Nats, JetStreamDomainField, StreamReplicas, Spec):
     """A hub, or one of its edges."""
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from imaging_operator.specs.common import KnativeField, ServiceGroup, Spec
-from imaging_operator.specs.connections import DatabaseTls, Nats, StreamFields, SubjectRoot
+from imaging_operator.specs.connections import DatabaseTls, JetStreamDomainField, Nats, StreamFields, SubjectRoot
 from imaging_operator.specs.model import ObjectName
 from imaging_operator.specs.status import Status
 
@@ -13,7 +13,7 @@ LONGEST_QUIET_SECONDS = 365 * 86_400
 """The event processor takes no longer quiet time, seconds."""
 
 
-class EventDrivenIngestionSpec(KnativeField, Nats, StreamFields, Spec):
+class EventDrivenIngestionSpec(KnativeField, Nats, JetStreamDomainField, StreamFields, Spec):
     """Manifest, events and study revisions of an installation."""
 
     database_config_name: ObjectName = Field(

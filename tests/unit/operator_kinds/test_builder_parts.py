@@ -16,6 +16,11 @@ from imaging_operator.specs.common import DeploymentGroup, ServiceGroup
 SIZE = Size(cpu="100m", memory="128Mi")
 
 
+def test_a_pod_of_several_workers_is_as_large_as_they_and_their_parent_need() -> None:
+    assert SIZE.of_workers(1) is SIZE
+    assert Size("100m", "128Mi", "1Gi", "2Gi").of_workers(4) == Size("400m", "608Mi", "4192Mi", "2Gi")
+
+
 def test_the_stronger_value_wins() -> None:
     it = Environment(
         fixed={"PORT_OF_POD": "1"},

@@ -208,7 +208,7 @@ def test_the_public_address_is_in_events_and_answers(tmp_path: Path, monkeypatch
     assert settings_of(name, tmp_path, monkeypatch, "wado").WADO_EXTERNAL_ENDPOINT == (
         "https://dicomweb.example.org/wado-rs"
     )
-    assert settings_of(name, tmp_path, monkeypatch, "stow").HTTP_CONCURRENCY == 20
+    assert settings_of(name, tmp_path, monkeypatch, "stow").HTTP_CONCURRENCY == 7
 
 
 def test_bindings_take_their_own_name_as_consumer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def test_the_proxys_new_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     it = settings_of("plain/dimse-proxy-all-fields", tmp_path, monkeypatch)
     assert (it.DIMSE_AE, it.DIMSE_TARGET_AE, it.DIMSE_DELIVERY_MODE) == ("CLOUD", "PACS", "confirmed")
     assert (it.DIMSE_NATS_SEND_DOMAIN, it.DIMSE_NATS_RECEIVE_DOMAIN, it.DIMSE_STREAM_REPLICAS) == ("edge", "hub", 3)
-    assert it.DIMSE_MAX_ASSOCIATIONS == 50
+    assert (it.DIMSE_MAX_ASSOCIATIONS, it.WORKERS) == (50, 2)
 
 
 def test_the_ingestion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,6 +300,8 @@ def test_the_ingestion_without_nats_listens_only(tmp_path: Path, monkeypatch: py
 def test_the_bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = settings_of("plain/event-bridge-hub", tmp_path, monkeypatch)
     assert (hub.mailbox, hub.EVENTS_STREAM, hub.NATS_SUBJECT_ROOT) == ("hub", "imaging_core", "events")
+    mailboxes, log = hub.mailbox_policy(), hub.event_policy()
+    assert (mailboxes.replicas, mailboxes.domain, log.replicas, log.domain) == (3, "hub", 1, None)
 
 
 def test_an_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,10 +317,10 @@ def test_what_the_edi_wants_of_its_log_is_no_wish_about_the_mailboxes(
     documents = it.documents()
     for each in documents:
         if each["kind"] == "DicomEventDrivenIngestion":
-            each["spec"] |= {"streamReplicas": 3, "eventRetentionDays": 60}
+            each["spec"] |= {"streamReplicas": 3, "eventRetentionDays": 60, "jetStreamDomain": "north"}
     monkeypatch.setattr(Case, "documents", lambda _: documents)
     (pod,) = pods_of(it, tmp_path)
     bridge = pod.settings(monkeypatch)
     log, mailboxes = bridge.event_policy(), bridge.mailbox_policy()
-    assert (log.replicas, log.retention.days) == (3, 60)
-    assert (mailboxes.replicas, mailboxes.retention.days) == (1, 30)
+    assert (log.replicas, log.retention.days, log.domain) == (3, 60, "north")
+    assert (mailboxes.replicas, mailboxes.retention.days, mailboxes.domain) == (1, 30, None)

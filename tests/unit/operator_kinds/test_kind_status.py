@@ -157,6 +157,8 @@ def test_the_bridge_takes_events() -> None:
             "plain/dimse-proxy",
             [
                 "JetStream stream DIMSE-A-store",
+                "JetStream stream DIMSE-A-urgent",
+                "JetStream stream DIMSE-A-domains",
                 "JetStream stream DIMSE-A-dead-letters",
                 "JetStream stream OBJ_DIMSE-A-instances",
             ],

@@ -1,5 +1,6 @@
 {{/* Service and StatefulSet of a trial server.
-(dict "root" $ "name" "nats" "backend" "nats" "values" .Values.nats "port" 4222 "monitoring" 8222 "env" (list) "envFrom" (list)) */}}
+(dict "root" $ "name" "nats" "backend" "nats" "values" .Values.nats "port" 4222 "monitoring" 8222 "leafNodes" 7422
+"env" (list) "envFrom" (list)) */}}
 {{- define "imaging.trialServer" -}}
 {{- $full := printf "%s-%s" (include "imaging.fullname" .root) .name }}
 {{- $trial := .root.Values.trial }}
@@ -22,6 +23,9 @@ spec:
     - {name: tcp-{{ .backend }}, port: {{ .port }}, targetPort: server, protocol: TCP}
     {{- with .monitoring }}
     - {name: http-monitoring, port: {{ . }}, targetPort: monitoring, protocol: TCP}
+    {{- end }}
+    {{- with .leafNodes }}
+    - {name: tcp-leaf-nodes, port: {{ . }}, targetPort: leaf-nodes, protocol: TCP}
     {{- end }}
 ---
 apiVersion: apps/v1
@@ -76,6 +80,9 @@ spec:
             - {name: health, containerPort: 9090, protocol: TCP}
             {{- with .monitoring }}
             - {name: monitoring, containerPort: {{ . }}, protocol: TCP}
+            {{- end }}
+            {{- with .leafNodes }}
+            - {name: leaf-nodes, containerPort: {{ . }}, protocol: TCP}
             {{- end }}
           startupProbe:
             httpGet: {path: /readyz, port: health}
