@@ -1,10 +1,13 @@
-"""Senders that never give up on an instance, and the audit of what became of what was acknowledged to them."""
+"""The audit of what became of what was acknowledged to senders (``support.insisting``)."""
 
 import asyncio
-import gc
+import gzip
+import hashlib
 import io
+import itertools
 import json
-import threading
+import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,167 +20,33 @@ import httpx
 import nats
 import psycopg
 import pydicom
-import pynetdicom
 from nats.js.api import AckPolicy, ConsumerConfig
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from support.dicom_files import data_set_of
-from support.instances import encoded, instance, part10
+from support.insisting import Identity, identity
+from support.insisting import Modality as Modality
+from support.insisting import StowClient as StowClient
+from support.insisting import of_size as of_size
+from support.insisting import streaming as streaming
 from support.multipart import parts
 from support.stack import Stack
 from support.subscribers import Subscribers
 
-Identity = tuple[str, str, str]
 EVENTS = ("ImageStoredEvent", "DicomAvailableEvent")
-_DEADLINE = 45.0  # seconds in which an instance has to be taken, whatever was killed
-_PACE = 0.02  # seconds between instances, so that the audit stays short
-_TRY_LATER = {0xA700, None}  # out of resources, or no answer
 
 
-def identity(data_set: pydicom.Dataset) -> Identity:
-    """Study, series and instance UID."""
-    return str(data_set.StudyInstanceUID), str(data_set.SeriesInstanceUID), str(data_set.SOPInstanceUID)
-
-
-def until(condition: Callable[[], Any], seconds: float = 30, what: str = "") -> Any:
-    """The condition's first true value."""
+def until(condition: Callable[[], Any], seconds: float = 30, what: str = "", every: float = 0.05) -> Any:
+    """The condition's first true value; asked ``every`` so many seconds."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
-        time.sleep(0.05)
+        time.sleep(every)
     return result
-
-
-class Modality:
-    """One DICOM association at a time; ``acknowledged`` keeps each data set by identity, ``statuses`` every answer."""
-
-    def __init__(self, stack: Stack, service: str) -> None:
-        self._stack, self._service = stack, service
-        self._association: pynetdicom.association.Association | None = None
-        self.acknowledged: dict[Identity, bytes] = {}
-        self.statuses: Counter[int | None] = Counter()
-
-    def __enter__(self) -> "Modality":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._association is not None and self._association.is_established:
-            self._association.release()
-        self._association = None
-        gc.collect()  # sockets of connections that were refused, while their warning is expected
-
-    def store(self, data_set: pydicom.Dataset) -> int | None:
-        """One try; None when the association was lost or refused."""
-        association, content = self._associated(), encoded(data_set)
-        with _meta(data_set):
-            status = association.send_c_store(data_set) if association else pydicom.Dataset()
-        answer = int(status.Status) if "Status" in status else None
-        self.statuses[answer] += 1
-        if answer == 0:
-            self.acknowledged[identity(data_set)] = content
-        return answer
-
-    def deliver(self, data_set: pydicom.Dataset) -> None:
-        """Try again until it is acknowledged."""
-        _insist(lambda: self.store(data_set), f"C-STORE to {self._service}: {self.statuses}")
-
-    def _associated(self) -> pynetdicom.association.Association | None:
-        if self._association is None or not self._association.is_established:
-            ae = pynetdicom.AE(ae_title="PROMISES")
-            ae.connection_timeout = 5
-            ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-            ae.add_requested_context("1.2.840.10008.5.1.4.1.2.2.1")
-            address = self._stack.ready[self._service]
-            self._association = ae.associate(address["host"], address["port"], ae_title=address["ae_title"])
-        return self._association if self._association.is_established else None
-
-
-class StowClient:
-    """STOW-RS, one instance a request."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._client, self._url = httpx.Client(timeout=40), f"{stack.url('stow')}/studies"
-        self.acknowledged: dict[Identity, bytes] = {}
-
-    def __enter__(self) -> "StowClient":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
-
-    def deliver(self, data_set: pydicom.Dataset) -> None:
-        """Try again until it is acknowledged."""
-        _insist(lambda: self._store(data_set), "STOW-RS")
-        self.acknowledged[identity(data_set)] = encoded(data_set)
-
-    def _store(self, data_set: pydicom.Dataset) -> int | None:
-        body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + part10(data_set) + b"\r\n--b--\r\n"
-        headers = {
-            "Content-Type": 'multipart/related; type="application/dicom"; boundary=b',
-            "Accept": "application/dicom+json",
-        }
-        try:
-            response = self._client.post(self._url, content=body, headers=headers)
-        except httpx.TransportError:
-            return None
-        if response.status_code == 200:
-            return 0
-        # 409: no instance could be stored, each with its own reason; later is fine for all that a crash causes.
-        assert response.status_code in (409, 429, 500, 502, 503, 504), response.text
-        return None
-
-
-@contextmanager
-def _meta(data_set: pydicom.Dataset) -> Iterator[None]:
-    """pynetdicom finds the presentation context by the file meta header."""
-    data_set.file_meta = pydicom.dataset.FileMetaDataset()
-    data_set.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    try:
-        yield
-    finally:
-        del data_set.file_meta
-
-
-def _insist(attempt: Callable[[], int | None], what: str) -> None:
-    deadline = time.monotonic() + _DEADLINE
-    while (status := attempt()) != 0:
-        assert status in _TRY_LATER, f"{what}: {status}"
-        assert time.monotonic() < deadline, f"{what}: not acknowledged within {_DEADLINE:g} s"
-        time.sleep(0.1)
-
-
-@contextmanager
-def streaming(client: Modality | StowClient, *, large_every: int = 25) -> Iterator[None]:
-    """New instances, one after the other, during the block; its end waits until the last one is acknowledged.
-
-    Every ``large_every``-th has 9 MiB, which goes through the relay's bucket and through spools on disk.
-    """
-    enough = threading.Event()
-
-    def send() -> None:
-        number = 0
-        while not enough.is_set():
-            number += 1
-            client.deliver(of_size(9 << 20) if number % large_every == 0 else instance())
-            enough.wait(_PACE)
-
-    with ThreadPoolExecutor(1) as threads:
-        sending = threads.submit(send)
-        try:
-            yield
-        finally:
-            enough.set()
-        sending.result()
-
-
-def of_size(size: int, **attributes: object) -> pydicom.Dataset:
-    """An instance whose pixel data has that many bytes."""
-    return instance(Rows=size // 2048, Columns=1024, PixelData=bytes(size // 2048 * 2048), **attributes)
 
 
 def until_settled(stack: Stack, seconds: float = 40) -> None:
     """Wait until nothing is on its way: the relay's queue, and the events that wait to be published."""
-    until(lambda: _waiting(stack) == (0, 0), seconds, "relay and outbox empty")
+    until(lambda: _waiting(stack) == (0, 0), seconds, "relay and outbox empty", every=0.2)
 
 
 def _waiting(stack: Stack) -> tuple[int, int] | None:
@@ -200,14 +69,21 @@ async def _streams(stack: Stack) -> dict[str, int]:
         await client.close()
 
 
-def audit(stack: Stack, acknowledged: dict[Identity, bytes], subscribers: Subscribers | None = None) -> None:
-    """What was acknowledged is in the manifest, can be retrieved and was announced once; the manifest is what the space
-    holds and what the subscribers were told."""
-    until_settled(stack)
+def audit(
+    stack: Stack,
+    acknowledged: dict[Identity, bytes],
+    subscribers: Subscribers | None = None,
+    *,
+    retrieved: int = sys.maxsize,
+    seconds: float = 40,
+) -> None:
+    """What was acknowledged is in the manifest, can be retrieved (the first ``retrieved`` are) and was announced once;
+    the manifest is what the space holds and what the subscribers were told. ``seconds`` is the time to settle."""
+    until_settled(stack, seconds)
     rows = manifest_rows(stack)
     assert {one: rows.get(one) for one in acknowledged if one not in rows} == {}
     audit_space(stack, rows, acknowledged)
-    asyncio.run(_retrieve(stack, acknowledged))
+    asyncio.run(_retrieve(stack, dict(itertools.islice(acknowledged.items(), retrieved))))
     assert dead_letters(stack) == {}
     announced = asyncio.run(events(stack))
     for name in EVENTS:
@@ -215,7 +91,7 @@ def audit(stack: Stack, acknowledged: dict[Identity, bytes], subscribers: Subscr
         times = {one: announced[name][one] for one in acknowledged if announced[name][one] != 1}
         assert times == {}, name
     if subscribers is not None:
-        audit_subscribers(subscribers, set(rows), acknowledged)
+        audit_subscribers(subscribers, set(rows), acknowledged, seconds + 20)
 
 
 def audit_space(stack: Stack, rows: dict[Identity, str], acknowledged: dict[Identity, bytes]) -> None:
@@ -223,9 +99,22 @@ def audit_space(stack: Stack, rows: dict[Identity, str], acknowledged: dict[Iden
     acknowledged: its sender was cut off between object and event."""
     kept = objects(stack)
     assert set(rows.values()) - kept == set()
+    _assert_digests(stack, {rows[one]: content for one, content in acknowledged.items()})
     assert Counter(rows.values()).most_common(1)[0][1] == 1
     left = kept - set(rows.values()) - replaced_objects(stack)
     assert {identity(_object(stack, key)) for key in left} & acknowledged.keys() == set()
+
+
+def _assert_digests(stack: Stack, sent: dict[str, bytes]) -> None:
+    """Each object's name is the SHA-256 of its bytes, and its data set is what was sent."""
+    with _space(stack) as (client, bucket), ThreadPoolExecutor(4) as threads:
+
+        def check(key: str) -> None:
+            body = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+            assert hashlib.sha256(body).hexdigest() == re.split(r"[-.]", key)[0], key
+            _assert_same(data_set_of(body), sent[key], key)
+
+        list(threads.map(check, sent))
 
 
 def audit_subscribers(
@@ -240,7 +129,7 @@ def audit_subscribers(
     deadline = time.monotonic() + seconds
     for name, heard in told.items():
         while (difference := heard() ^ recorded) and time.monotonic() < deadline:
-            time.sleep(0.1)
+            time.sleep(0.3)
         assert difference == set(), name
     ids = subscribers.announced()
     assert {one: ids[one] for one in acknowledged if len(ids[one]) != 1} == {}
@@ -312,7 +201,7 @@ async def _retrieve(stack: Stack, wanted: dict[Identity, bytes]) -> None:
             tasks.create_task(check(one, content))
 
 
-def _assert_same(found: bytes, sent: bytes, one: Identity) -> None:
+def _assert_same(found: bytes, sent: bytes, one: object) -> None:
     if found != sent:  # not in the assertion, which would show both
         place = next((at for at, pair in enumerate(zip(found, sent, strict=False)) if pair[0] != pair[1]), None)
         raise AssertionError(f"{one}: {len(found)} bytes of {len(sent)}, the first other one at {place}")
@@ -352,9 +241,13 @@ async def events(stack: Stack) -> dict[str, Counter[Identity]]:
         while left:
             for message in await reader.fetch(min(left, 200), timeout=10):
                 left -= 1
-                kind = (message.headers or {})["ce-type"]
+                if ".redrive." in message.subject:  # for one consumer only: what the log has already
+                    continue
+                headers = message.headers or {}
+                kind = headers["ce-type"]
                 if kind in found:
-                    found[kind][_identity_of(kind, json.loads(message.data))] += 1
+                    data = gzip.decompress(message.data) if "Content-Encoding" in headers else message.data
+                    found[kind][_identity_of(kind, json.loads(data))] += 1
     finally:
         await client.close()
     return found

@@ -47,9 +47,16 @@ class CommitmentScu:
         self._sockets.close()
 
     def ask(
-        self, port: int, called: str, *transactions: pydicom.Dataset, wait: bool = False, action_type: int = 1
+        self,
+        port: int,
+        called: str,
+        *transactions: pydicom.Dataset,
+        wait: bool = False,
+        action_type: int = 1,
+        reports: int = 0,
     ) -> list[int]:
-        """N-ACTION for each transaction; its statuses. ``wait``: keep the association until a report is answered."""
+        """N-ACTION for each transaction; its statuses. ``wait``: keep the association until a report is answered over
+        it; ``reports``: until so many have come, over whichever."""
         ae = AE(ae_title=TITLE)
         ae.add_requested_context(StorageCommitmentPushModel)
         handlers = [
@@ -68,6 +75,7 @@ class CommitmentScu:
         if wait:
             with self._came:
                 assert self._came.wait_for(lambda: self._answered, 30), "no report over the same association"
+        self.wait_for(reports)
         association.release()
         return statuses
 

@@ -44,7 +44,7 @@ def routers_in_memory(folder: Path, *, role: str = "all", **settings: Any) -> Ma
     """What a service of this role serves."""
     manifest, space = MemoryManifest("test"), MemoryObjectStore()
     chosen = Settings(DICOMWEB_ROLE=role, PROVIDER_NAME=PROVIDER, SPOOL_DIR=folder, **settings)
-    sink = RecordingSink(manifest) if chosen.stores else None
+    sink = RecordingSink(manifest) if chosen.stores or chosen.DICOMWEB_DELETE else None
     remover = ObjectRemover(manifest, space, PROVIDER) if chosen.DICOMWEB_DELETE else None
     return routers(chosen, space, sink, manifest if chosen.reads else None, remover=remover)
 

@@ -37,6 +37,7 @@ from imaging_services.domain.dicom.command_set import store_request
 from imaging_services.domain.ingest.ingest import Ingest
 from imaging_services.domain.jobs import Jobs
 from imaging_services.domain.relay.admission import Admission
+from imaging_services.domain.relay.ports import RelayLink
 from support.dicomweb_in_memory import RecordingSink
 from support.instances import EXPLICIT, blocks, encoded
 
@@ -76,15 +77,17 @@ async def archive(
     port: int = 0,
     asynchronous: bool = False,
     tls: TargetTlsVariables | None = None,
+    relay: RelayLink | None = None,
 ) -> AsyncIterator[Archive]:
-    """An archive that knows AEs by title and port on this machine, a text such as ``2762,tls`` with TLS."""
+    """An archive that knows AEs by title and port on this machine, a text such as ``2762,tls`` with TLS; ``relay`` is
+    the way to a proxy."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"{title}:127.0.0.1:{port}" for title, port in known.items()]
     (folder / KNOWN_AES_FILE).write_text("\n".join(lines))
     manifest, space = MemoryManifest("test"), MemoryObjectStore()
     holds = AssociationHolds(manifest, 60)
     ingest = Ingest(space, RecordingSink(manifest), MemorySpools(), provider="space", source="test")
-    ways = Ways(TITLE, LIMITS, (tls or TargetTlsVariables()).client_tls, None)
+    ways = Ways(TITLE, LIMITS, (tls or TargetTlsVariables()).client_tls, relay)
     workers = PixelWorkers()
     moves = MoveJobs(MemoryJobs(patience=0.02), timedelta(seconds=60)) if asynchronous else None
     outbox = Outbox(space, Transcoder(space, workers) if transcoding else None)

@@ -13,15 +13,18 @@ from support.ports import a_free_port
 
 
 class NatsProcess:
-    """A server of the test's own, on 127.0.0.1; ``more`` is added to its configuration."""
+    """A server of the test's own, on 127.0.0.1; ``more`` is added to its configuration, ``domain`` is JetStream's."""
 
-    def __init__(self, directory: Path, max_payload: int = 8 * 1024 * 1024, more: str = "") -> None:
+    def __init__(
+        self, directory: Path, max_payload: int = 8 * 1024 * 1024, more: str = "", domain: str | None = None
+    ) -> None:
         self.port = a_free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self._config = directory / "nats.conf"
         self._config.write_text(
             f"listen: 127.0.0.1:{self.port}\nmax_payload: {max_payload}\n"
-            f'jetstream {{ store_dir: "{directory / "js"}", sync_interval: always }}\n{more}'
+            f'jetstream {{ store_dir: "{directory / "js"}", sync_interval: always'
+            f"{f', domain: {domain}' if domain else ''} }}\n{more}"
         )
         self._process: subprocess.Popen[bytes] | None = None
 

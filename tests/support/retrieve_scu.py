@@ -1,9 +1,10 @@
 """Requestors with pynetdicom: one that changes its mind, one that leaves out the keys above."""
 
+import itertools
 from functools import partial
 
 import pydicom
-from pydicom.uid import CTImageStorage
+from pydicom.uid import CTImageStorage, MRImageStorage
 from pynetdicom import AE, build_role, evt
 from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
@@ -62,3 +63,41 @@ def relational_move(port: int, called: str, level: str, keys: dict[str, str]) ->
     association.release()
     sockets.close()
     return status
+
+
+def got(
+    port: int,
+    called: str,
+    study: str,
+    answers: dict[int, int] | None = None,
+    takes: tuple[str, ...] = (CTImageStorage,),
+) -> tuple[pydicom.Dataset, list[str]]:
+    """A get of the study by a requestor that takes these SOP classes, and answers the n-th instance (from 0) with a
+    status of its own; the final response's command set, and the instances that were taken."""
+    taken: list[str] = []
+    count = itertools.count()
+
+    def store(event: Event) -> int:
+        status = (answers or {}).get(next(count), 0x0000)
+        if status == 0x0000:
+            taken.append(str(event.request.AffectedSOPInstanceUID))
+        return status
+
+    ae, sockets = AE(ae_title="GETTER"), OpenSockets()
+    model = "1.2.840.10008.5.1.4.1.2.2.3"
+    for uid in (model, CTImageStorage, MRImageStorage):
+        ae.add_requested_context(uid)
+    association = ae.associate(
+        "127.0.0.1",
+        port,
+        ae_title=called,
+        ext_neg=[build_role(uid, scp_role=True) for uid in takes],
+        evt_handlers=[(evt.EVT_C_STORE, store), sockets.handler],
+    )
+    assert association.is_established
+    identifier = pydicom.Dataset()
+    identifier.QueryRetrieveLevel, identifier.StudyInstanceUID = "STUDY", study
+    *_, (status, _) = association.send_c_get(identifier, query_model=model)
+    association.release()
+    sockets.close()
+    return status, taken

@@ -34,6 +34,7 @@ class Postgres:
     port: int
     user: str
     password: str
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def running_postgres(directory: Path) -> Iterator[Postgres]:
     server = PostgresServer(directory, *free_ports(1), user="imaging", password=secrets.token_hex(12))
     child = start(server.program())
     try:
-        yield Postgres(LOOPBACK, server.port, server.user, server.password)
+        yield Postgres(LOOPBACK, server.port, server.user, server.password, child.pid)
     finally:
         child.stop()
 

@@ -10,10 +10,11 @@ from imaging_services.runtime import Lifecycle
 
 @asynccontextmanager
 async def running(
-    main: Callable[[Any, Lifecycle], Awaitable[None]], settings: Any, seconds: float = 60
+    main: Callable[[Any, Lifecycle], Awaitable[None]], settings: Any, seconds: float = 60, worker: int | None = None
 ) -> AsyncIterator[Lifecycle]:
-    """The service, ready; told to stop at the end and waited for. Its failure is the test's."""
-    lifecycle = Lifecycle()
+    """The service, ready; told to stop at the end and waited for. Its failure is the test's. ``worker`` is its number
+    where it is one of several."""
+    lifecycle = Lifecycle(worker=worker)
     task = asyncio.ensure_future(main(settings, lifecycle))
     ready = asyncio.ensure_future(lifecycle.ready.wait())
     try:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +40,16 @@ class Stack:
 
 
 @contextmanager
-def imaging_up(folder: Path, *options: str, environment: dict[str, str] | None = None) -> Iterator[Stack]:
+def imaging_up(
+    folder: Path,
+    *options: str,
+    environment: dict[str, str] | None = None,
+    program: Sequence[str] = (str(Path(sys.executable).with_name("imaging")),),
+) -> Iterator[Stack]:
     """Start ``imaging up --ports auto`` on a data folder; wait until it is ready; stop it at the end."""
     ready_file, log = folder / "ready.json", folder / "up.log"
     ready_file.unlink(missing_ok=True)
-    command = [str(Path(sys.executable).with_name("imaging")), "up", "--ports", "auto"]
+    command = [*program, "up", "--ports", "auto"]
     command += ["--data-dir", str(folder / "data"), "--ready-file", str(ready_file), *options]
     with log.open("ab") as output:
         process = subprocess.Popen(
