@@ -10,7 +10,7 @@ PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links
 
-.PHONY: up install lock check test fuzz test-operator test-cluster test-knative test-dicom-rs programs images azurite ohif bench docs crds clean
+.PHONY: up install lock check test fuzz chaos soak test-operator test-cluster test-knative test-dicom-rs programs images azurite ohif bench bench-compare bench-growth bench-workers bench-docs docs crds clean
 .DEFAULT_GOAL := up
 
 up: install  ## install, then run the whole product on this machine
@@ -34,7 +34,7 @@ $(VENV)/.project: pyproject.toml $(VENV)/.requirements
 lock: install  ## write the lock files anew from pyproject.toml: requirements.lock has all, the others the images' parts of it
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
 	$(COMPILE) pyproject.toml --extra dev --output-file requirements.lock $(LOCK_OPTIONS)
-	$(COMPILE) pyproject.toml --constraint requirements.lock --output-file requirements/image.lock
+	$(COMPILE) pyproject.toml --extra edge --constraint requirements.lock --output-file requirements/image.lock
 	$(COMPILE) pyproject.toml --extra local --constraint requirements.lock --output-file requirements/trial.lock
 	$(COMPILE) --group build --constraint requirements.lock --output-file requirements/build.lock
 
@@ -89,8 +89,27 @@ $(OHIF)/.installed: tests/peers/ohif/package.json tests/peers/ohif/package-lock.
 fuzz: install  ## what strangers may send, for longer than make test does; FUZZ_EXAMPLES=100000 for longer still
 	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),5000) $(BIN)/pytest --timeout 7200 $(PARALLEL) tests/fuzz
 
+chaos: install  ## every fault under load, then an audit; writes build/chaos/summary.md; CHAOS_KILLS=100, CHAOS_SEED, CHAOS_MINUTES
+	CHAOS=long CHAOS_KILLS=$(CHAOS_KILLS) CHAOS_SEED=$(CHAOS_SEED) CHAOS_MINUTES=$(CHAOS_MINUTES) \
+	  nice $(BIN)/pytest -m "not soak" $(or $(filter tests/chaos%,$(TESTS)),tests/chaos)
+
+soak: install  ## a steady load for SOAK_MINUTES=30, then: is memory flat, is latency flat, has anything grown?
+	CHAOS=long SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/pytest -m soak tests/chaos
+
 bench: install  ## compare with DCMTK, pynetdicom and Orthanc; BENCH_OPTIONS='--rounds 1 --instances 100'
 	PYTHONPATH=tests $(BIN)/python bench/run.py $(BENCH_OPTIONS)
+
+bench-compare:  ## the ratios of the last make bench beside bench/record.json; fails when one got worse
+	$(BIN)/python bench/compare.py $(BENCH_OPTIONS)
+
+bench-growth: install  ## what searches and recording cost as the manifest grows; BENCH_OPTIONS='--sizes 10000 5000000'
+	PYTHONPATH=tests $(BIN)/python bench/growth.py $(BENCH_OPTIONS)
+
+bench-workers: install  ## two ingester processes on one port beside one, on an otherwise idle machine; BENCH_OPTIONS='--workers 4'
+	PYTHONPATH=tests $(BIN)/python bench/workers.py $(BENCH_OPTIONS)
+
+bench-docs:  ## write the figures of the last runs into docs/performance.md
+	$(BIN)/python bench/report.py
 
 docs: install  ## write docs/settings.md from the settings classes
 	$(BIN)/python -m imaging_services.cli.settings_reference > docs/settings.md

@@ -43,6 +43,9 @@ COMMANDS = {
     "make test-operator": "make",
     "make test-cluster FORM=short": "make",
     "make bench": "make",
+    "make bench-compare": "make",
+    "make bench-growth": "make",
+    "make bench-docs": "make",
     ".venv/bin/imaging up --demo": "tests/e2e/test_up.py::test_the_demo_shows_every_step",
     ".venv/bin/imaging up": "tests/e2e/test_up.py::test_endpoints_crash_and_restart_of_the_whole",
     ".venv/bin/imaging send folder/of/files --to DIMSE@127.0.0.1:11112": "run",
@@ -50,8 +53,17 @@ COMMANDS = {
     "curl 'http://127.0.0.1:8080/dicomweb/studies?PatientName=*'": "run",
     "imaging dead-letters": "run",
     "imaging redrive --consumer NAME": "run",
+    "imaging audit": "run",
+    "imaging rebuild --dry-run": "run",
     "imaging stream 1.3.6.1.4.1.5962.1.2.1.20040119072730.12322 --from http://127.0.0.1:8080/wado/local": (
         "tests/integration/test_streaming_client.py::test_the_command_shows_times_and_writes_the_frames"
+    ),
+    "docker compose -f examples/on-premises/compose.yaml up -d": (
+        "tests/integration/test_on_premises.py::test_the_edge_starts_from_its_file_while_the_hub_is_away"
+    ),
+    "imaging edge status": (
+        "tests/integration/test_edge.py"
+        "::test_nothing_is_lost_while_the_wan_is_away_whatever_dies_and_a_full_spool_says_so"
     ),
     "imaging run dimse-proxy --env-file examples/dimse-proxy.env": (
         "tests/integration/test_examples.py::test_the_component_starts_from_it"
@@ -77,6 +89,8 @@ EXPECTED = {
     "curl": '"0020000D"',
     "imaging dead-letters": "no dead letters",
     "imaging redrive": "0 put back",
+    "imaging audit": "nothing is wrong",
+    "imaging rebuild": " instances recorded",
 }
 # Names that look like a variable.
 NO_SETTINGS = {  # files in DIMSE_CONFIG_PATH, the Dockerfile's argument, where the tests find a cluster
@@ -87,6 +101,11 @@ NO_SETTINGS = {  # files in DIMSE_CONFIG_PATH, the Dockerfile's argument, where 
     "KUBEBUILDER_ASSETS",
     "TEST_CLUSTER",
     "FUZZ_EXAMPLES",  # how long make fuzz takes
+    "CHAOS_KILLS",  # of make chaos
+    "CHAOS_SEED",
+    "CHAOS_MINUTES",
+    "SOAK_MINUTES",  # of make soak
+    "BENCH_OPTIONS",  # of make bench
 }
 
 
@@ -107,6 +126,12 @@ def words_of_code(path: Path) -> list[str]:
 def commands_of_the_program() -> dict[str, click.Command]:
     group = typer.main.get_command(build(["--help"]))
     return dict(group.commands)  # type: ignore[attr-defined]
+
+
+def options_of(command: click.Command) -> set[str]:
+    """Its own, and of a group those of its commands."""
+    inner = getattr(command, "commands", {}).values()
+    return {option for one in (command, *inner) for each in one.params for option in each.opts}
 
 
 @pytest.fixture(scope="module")
@@ -175,13 +200,13 @@ def make_targets(code: str) -> list[str]:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_options_and_components_exist(path: Path) -> None:
     commands = commands_of_the_program()
-    options = {option for command in commands.values() for each in command.params for option in each.opts}
+    options = {option for command in commands.values() for option in options_of(command)}
     for code in words_of_code(path):
         code = re.sub(r"\s+#.*", "", code)
         found = re.match(r"(?:\.venv/bin/)?imaging ([a-z][a-z-]*)(.*)", code)
         if found:
             assert found[1] in commands, code
-            known = {option for each in commands[found[1]].params for option in each.opts} | {"--help"}
+            known = options_of(commands[found[1]]) | {"--help"}
             assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", found[2])) <= known, code
             component = re.match(r" ([a-z-]+)", found[2]) if found[1] == "run" else None
             assert component is None or component[1] in {*COMPONENTS, *ROLES}, code

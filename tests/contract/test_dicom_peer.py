@@ -8,15 +8,21 @@ import pytest
 from imaging_services.adapters.dimse.acceptor import listen
 from imaging_services.adapters.dimse.requestor import RemoteAE
 from imaging_services.adapters.memory.dicom_peer import MemoryPeer
-from imaging_services.domain.dicom.command_set import CommandField, request, store_request
+from imaging_services.domain.dicom.command_set import ERROR_COMMENT, CommandField, request, store_request
 from imaging_services.domain.dicom.dimse import (
     CALLED_AE_NOT_RECOGNIZED,
     TEMPORARY_CONGESTION,
     VERIFICATION,
+    Association,
     DicomPeer,
+    DimseRequest,
+    DimseResponse,
     Negotiated,
     ProposedContext,
     Requestor,
+    Role,
+    Status,
+    StoreAnswer,
 )
 from imaging_services.domain.errors import (
     BackendUnavailable,
@@ -33,6 +39,7 @@ CONTEXTS = (
     ProposedContext(5, STUDY_ROOT_FIND, (EXPLICIT,)),
     ProposedContext(7, VERIFICATION, (EXPLICIT,)),
 )
+GET = request(CommandField.C_GET_RQ, "1.2.840.10008.5.1.4.1.2.2.3", message_id=7, has_data_set=True)
 FIND = request(CommandField.C_FIND_RQ, STUDY_ROOT_FIND, message_id=3, has_data_set=True)
 
 
@@ -152,3 +159,47 @@ async def test_context_that_was_not_accepted(peer: DicomPeer, handler: Recorder)
     await requestor.abort()
     await eventually(lambda: handler.ends == [False])
     await requestor.abort()
+
+
+class Giving(Recorder):
+    """Sends three instances for a C-GET, and keeps how they were answered."""
+
+    async def serve(self, association: Association, asked: DimseRequest) -> AsyncIterator[DimseResponse]:
+        assert asked.data is not None
+        async for _ in asked.data:
+            pass
+        assert association.sub_operations is not None
+        assert association.roles == {CT: Role(scu=False, scp=True)}
+        for number, data in enumerate((b"smalls", blocks(1, 300000, 131067), b"refusing")):
+            response = await association.sub_operations.store(1, store_request(CT, f"1.{number}"), data)
+            self.served.append(asked)
+            yield DimseResponse(asked.command.response(Status.PENDING, error_comment=f"{response.status:04X}"))
+        yield DimseResponse(asked.command.response(Status.SUCCESS))
+
+
+async def test_instances_of_a_get_are_taken_and_answered(peer: DicomPeer, handler: Recorder) -> None:
+    giving = Giving(accept=lambda request: Negotiated({1: EXPLICIT, 3: EXPLICIT}, roles=request.roles))
+    handler.accept = giving.accept
+    handler.serve = giving.serve  # type: ignore[method-assign]
+    taken: list[tuple[str, str, int]] = []
+
+    async def take(store: DimseRequest) -> StoreAnswer:
+        assert store.data is not None
+        size = sum([len(block) async for block in store.data])
+        taken.append((store.command.sop_instance_uid, store.context.transfer_syntax, size))
+        if store.command.sop_instance_uid == "1.2":
+            raise Conflict("not that one")
+        return StoreAnswer(Status.SUB_OPERATIONS_WARNING if size == 6 else Status.SUCCESS)
+
+    requestor = await peer.associate(
+        calling_ae_title="SCU",
+        called_ae_title="SCP",
+        contexts=(ProposedContext(1, CT, (EXPLICIT,)), ProposedContext(3, GET.sop_class_uid, (EXPLICIT,))),
+        roles={CT: Role(scu=False, scp=True)},
+    )
+    responses = [one.command async for one in requestor.request(3, GET, b"which", None, take)]
+    assert taken == [("1.0", EXPLICIT, 6), ("1.1", EXPLICIT, 431068), ("1.2", EXPLICIT, 8)]
+    assert [one.text(ERROR_COMMENT) for one in responses[:-1]] == ["B000", "0000", "0110"]
+    assert responses[-1].status == Status.SUCCESS
+    await requestor.release()
+    await eventually(lambda: handler.ends == [True])

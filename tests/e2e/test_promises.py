@@ -5,11 +5,10 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
-import psutil
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
@@ -25,6 +24,7 @@ from support.audit import (
     until,
     until_settled,
 )
+from support.faults import hanging, kill, until_again
 from support.instances import instance
 from support.stack import Stack, imaging_up
 from support.subscribers import Subscribers, subscribed
@@ -90,24 +90,6 @@ def test_nothing_acknowledged_is_lost_or_announced_twice_when_every_part_is_kill
 
 def goes_on(client: Modality | StowClient, before: int, what: str) -> None:
     until(lambda: len(client.acknowledged) > before, what=f"{client} goes on after the end of {what}")
-
-
-def kill(stack: Stack, *names: str) -> None:
-    """SIGKILL, and wait until the supervisor says that they take work again."""
-    before = {name: stack.ready["pids"][name] for name in names}
-    for pid in before.values():
-        os.kill(pid, signal.SIGKILL)
-    until_again(stack, before)
-
-
-def until_again(stack: Stack, before: dict[str, int]) -> None:
-    """Wait until other processes have taken the place of these."""
-
-    def again() -> bool:
-        now = stack.ready["pids"]
-        return all(now.get(name, pid) != pid for name, pid in before.items())
-
-    until(again, what=f"{sorted(before)} run again")
 
 
 def test_the_last_version_sent_is_the_one_retrieved(stack: Stack) -> None:
@@ -240,19 +222,6 @@ def test_senders_wait_while_a_backend_hangs(stack: Stack, entrance: str, backend
         assert before
         assert set(modality.statuses) <= {0, 0xA700}
     audit(stack, modality.acknowledged)
-
-
-@contextmanager
-def hanging(pid: int) -> Iterator[None]:
-    """A server that takes connections and does not answer."""
-    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.resume()
 
 
 def test_confirmed_delivery_says_success_when_recorded_and_a700_when_nobody_records(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import nats
 import orjson
 import pytest
 from nats.js.api import StreamConfig
+from nats.js.errors import NotFoundError
 
 from imaging_services.adapters.nats.connection import connect
 from imaging_services.adapters.nats.events import JetStreamEventLog
@@ -23,6 +24,7 @@ from imaging_services.domain.events.envelope import DICOM_AVAILABLE, STUDY_REVIS
 from imaging_services.domain.events.subjects import EventSubjects
 from support.events import an_event, consuming, eventually, letters, letters_arrive
 from support.nats_process import NatsProcess
+from support.ports import a_free_port
 from support.servers import Nats
 
 _POLICY = EventPolicy(retry_delays=(0.05, 0.1), max_tries=3, ack_wait=timedelta(seconds=1))
@@ -42,6 +44,43 @@ def subjects() -> EventSubjects:
 @pytest.fixture
 def log(client: NatsClient, subjects: EventSubjects) -> JetStreamEventLog:
     return JetStreamEventLog(client, subjects, _POLICY)
+
+
+async def test_the_log_may_be_in_the_domain_of_another_server(tmp_path: Path) -> None:
+    for name in ("hub", "edge"):
+        (tmp_path / name).mkdir()
+    port, got, subjects = a_free_port(), list[str](), EventSubjects("far", "edi")
+    failing = an_event(number=2)
+
+    async def handler(event: CloudEvent) -> None:
+        if event.id == failing.id and not got.count(event.id):
+            got.append(event.id)
+            raise Refused("no")
+        got.append(event.id)
+
+    leaf = f'leafnodes {{ remotes: [{{ url: "nats://127.0.0.1:{port}" }}], reconnect: 1s }}'
+    with (
+        NatsProcess(tmp_path / "hub", domain="hub", more=f"leafnodes {{ listen: 127.0.0.1:{port} }}") as hub,
+        NatsProcess(tmp_path / "edge", domain="edge", more=leaf) as edge,
+    ):
+        async with connect(NatsSettings(url=edge.url, subject_root="far")) as client:
+            log = JetStreamEventLog(client, subjects, replace(_POLICY, domain="hub"))
+            async with asyncio.timeout(60):
+                while True:  # until the leaf node has reached the hub
+                    try:
+                        await log.append([one := an_event(number=1), failing])
+                        break
+                    except RetryableError:
+                        await asyncio.sleep(0.1)
+            async with consuming(log, "binding", handler):
+                await letters_arrive(log, 1)
+                assert await log.redrive() == 1
+                await eventually(lambda: len(got) == 3)
+            with pytest.raises(NotFoundError):
+                await client.jetstream().stream_info(subjects.event_stream)
+        async with connect(NatsSettings(url=hub.url, subject_root="far")) as client:
+            assert (await client.jetstream().stream_info(subjects.event_stream)).state.messages >= 2
+    assert sorted(got) == sorted([one.id, failing.id, failing.id])
 
 
 async def test_nothing_is_lost_when_the_server_restarts_while_events_are_appended_and_consumed(tmp_path: Path) -> None:

@@ -18,9 +18,11 @@
         │   ├── Superseded        a version of an instance that was sent later is there already
         │   └── ObjectDeleted     the object has the name of a deleted one
         ├── NotFound              no such study, series, instance, frame or object
-        │   └── NoPixelData       the instance is there, and is no image
+        │   ├── NoPixelData       the instance is there, and is no image
+        │   └── ObjectMissing     the instance is recorded, its object is known to be gone
         ├── CannotTranscode       the pixel data cannot be had in the encoding that was asked for
         ├── Refused               the other side understood and said no, for good
+        │   └── AssociationRejected  a DICOM peer takes no association of this kind at all
         └── SettingsError         configuration is wrong; the start is stopped
 """
 
@@ -100,12 +102,20 @@ class NoPixelData(NotFound):
     """The instance is there but has no pixel data, so it has no frames."""
 
 
+class ObjectMissing(NotFound):
+    """The instance is recorded, and an audit has found that its object is no longer in the storage space."""
+
+
 class CannotTranscode(PermanentError):
     """The pixel data cannot be decoded, or not be had in the transfer syntax or media type that was asked for."""
 
 
 class Refused(PermanentError):
     """The other side understood the request and refused it for good."""
+
+
+class AssociationRejected(Refused):
+    """A DICOM peer has rejected the association itself, permanently (PS3.8 table 9-21): no request will do better."""
 
 
 class SettingsError(PermanentError):
@@ -138,6 +148,7 @@ _ANSWERS: dict[type[BaseException], Answer] = {
     UnsupportedTransferSyntax: Answer(dimse=0xC000, http=415, stow=0xC122),
     Conflict: Answer(dimse=0x0110, http=409, stow=0x0110),
     NotFound: Answer(dimse=0x0112, http=404, stow=0x0112),
+    ObjectMissing: Answer(dimse=0x0112, http=410, stow=0x0112),
     CannotTranscode: Answer(dimse=0x0110, http=406, stow=0x0110),
     Refused: Answer(dimse=0x0110, http=502, stow=0x0110),
     PermanentError: Answer(dimse=0x0110, http=500, stow=0x0110),

@@ -53,8 +53,9 @@ class ObjectStore(Protocol):
         """Remove an object; absent is fine."""
         ...
 
-    def list(self) -> AsyncIterator[ObjectInfo]:
-        """Every object of the space."""
+    def list(self, after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Every object of the space whose key comes after ``after``, in order of the keys' bytes as far as the space
+        keeps to it; S3 services may list keys with ``/`` elsewhere."""
         ...
 
     async def check(self) -> None:

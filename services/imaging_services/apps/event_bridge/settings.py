@@ -80,6 +80,7 @@ class Settings(EventLogSettings, BridgeConnection, ServiceSettings):
             dead_letter_retention=timedelta(days=self.NATS_DEAD_LETTER_RETENTION_DAYS),
             max_bytes=self.NATS_MAX_BYTES,
             replicas=self.NATS_STREAM_REPLICAS,
+            domain=self.NATS_DOMAIN or None,
         )
 
     @property

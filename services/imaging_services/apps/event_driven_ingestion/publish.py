@@ -16,7 +16,7 @@ Publish = Callable[[Sequence[CloudEvent]], Awaitable[None]]
 
 _PUBLISHED = Counter("imaging_events_published_total", "Events that left the outbox")
 _LOOK_AGAIN = 5.0  # seconds; for what a processor that died had queued
-_GATHERING = 0.05  # seconds between two publications
+_GATHERING = 0.2  # seconds between two publications; the first after a pause leaves at once
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
 _SINK_SLICE = 16
@@ -25,7 +25,7 @@ _SINK_SLICE = 16
 async def publish_queued(
     manifest: Manifest, publish: Publish, queued: asyncio.Event, stop: asyncio.Event, *, limit: int = 512
 ) -> None:
-    """Publish until ``stop``, soon after ``queued`` is set: what is queued within a few milliseconds leaves together,
+    """Publish until ``stop``, soon after ``queued`` is set: what is queued within a fifth of a second leaves together,
     so that a single sender's instances do not cost two transactions each. While the log does not answer, events wait
     in the database and are tried again with growing pauses; what is left at the end, the next processor publishes."""
     pause = _FIRST_PAUSE
