@@ -229,12 +229,13 @@ async def test_event_reports_over_an_association_at_the_near_side(ends):
         heard.append((asked, data))
         if len(heard) == 2:
             raise Conflict("not that one")
-        return asked.command.response(0x0110)
+        return DimseResponse(asked.command.response(0x0110, has_data_set=True), b"reply")
 
     with pytest.raises(BackendUnavailable, match="not open"):
         await far.report(event, b"committed")
     async with near.hearing("one", answer):
-        assert (await far.report(event, b"committed")).status == 0x0110
+        answered = await far.report(event, b"committed")
+        assert (answered.command.status, answered.data) == (0x0110, b"reply")
         with pytest.raises(Conflict, match="not that one"):
             await far.report(event, b"again")
         with pytest.raises(BackendUnavailable, match="not open"):

@@ -193,7 +193,7 @@ async def test_a_requestor_that_goes_ends_the_work_at_both_sides(ends: tuple[Any
     async with listening(far, giving):
         with pytest.raises(BackendUnavailable, match="association lost"):
             await responses_of(near, Gone())
-        await until(lambda: giving.stopped, 8)
+        await until(lambda: giving.stopped)
     assert giving.answers == []
 
 
@@ -205,7 +205,7 @@ async def test_a_reader_that_is_cancelled_within_an_instance_stops_the_far_side(
         await until(lambda: giving.read > 0)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
-        await until(lambda: giving.stopped, 8)
+        await until(lambda: giving.stopped)
     assert (taking.taken, giving.answers) == ([], [])
 
 
@@ -221,6 +221,6 @@ async def test_an_instance_that_breaks_off_is_raised_at_the_near_side(ends: tupl
     async with listening(far, giving):
         with pytest.raises(BackendUnavailable):
             await responses_of(near, taking)
-        await until(lambda: giving.stopped, 8)
+        await until(lambda: giving.stopped)
     assert [str(error) for error in giving.errors] == ["the storage space is away"]
     assert taking.taken == []

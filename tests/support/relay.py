@@ -106,9 +106,15 @@ async def nats_relay(settings: RelaySettings) -> AsyncIterator[NatsRelay]:
 @asynccontextmanager
 async def listening(relay, handler) -> AsyncIterator[None]:
     """The relay serves its channel during the block."""
-    task = asyncio.create_task(relay.listen(handler))
-    await asyncio.sleep(0.2)
+    serving = asyncio.Event()
+    task = asyncio.create_task(
+        relay.listen(handler, serving) if isinstance(relay, NatsRelay) else relay.listen(handler)
+    )
+    await asyncio.sleep(0)  # the one in memory listens from its first step
     try:
+        if isinstance(relay, NatsRelay):
+            async with asyncio.timeout(60):
+                await serving.wait()
         yield
     finally:
         task.cancel()

@@ -10,17 +10,22 @@ from imaging_services.adapters.dimse.acceptor import Listener, listen
 from imaging_services.adapters.dimse.associate import encode_request
 from imaging_services.adapters.dimse.messages import encode_message
 from imaging_services.adapters.dimse.pdu import RELEASE_RQ
+from imaging_services.adapters.dimse.requestor import RemoteAE
 from imaging_services.adapters.dimse.settings import AssociationLimits
 from imaging_services.adapters.dimse.user_information import UserInformation
 from imaging_services.domain.dicom.command_set import (
+    ERROR_COMMENT,
+    ERROR_ID,
     MESSAGE_ID,
     MESSAGE_ID_BEING_RESPONDED_TO,
+    OFFENDING_ELEMENT,
+    STATUS,
     CommandField,
     CommandSet,
     request,
     store_request,
 )
-from imaging_services.domain.dicom.dimse import Association, DimseRequest, DimseResponse, ProposedContext
+from imaging_services.domain.dicom.dimse import Association, DimseRequest, DimseResponse, ProposedContext, StoreAnswer
 from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, InvalidInput
 from support.dimse import CT, EXPLICIT, RawPeer, Recorder, eventually
 
@@ -106,6 +111,20 @@ async def test_a_store_goes_back_and_its_answer_comes(handler: Giving, listener:
     assert (context_id, final.status, final.number(MESSAGE_ID_BEING_RESPONDED_TO)) == (1, 0x0000, 7)
     assert [answer.status for answer in handler.answers] == [0xB000]
     await peer.close()
+
+
+async def test_all_that_a_requestor_answers_goes_back(handler: Giving, listener: Listener) -> None:
+    async def take(store: DimseRequest) -> StoreAnswer:
+        return StoreAnswer(0xC123, "not\\so", {OFFENDING_ELEMENT: 0x00100020, ERROR_ID: 77})
+
+    requestor = await RemoteAE("127.0.0.1", listener.port).associate(
+        calling_ae_title="SCU", called_ae_title="SCP", contexts=CONTEXTS
+    )
+    command = request(CommandField.C_GET_RQ, GET, message_id=7, has_data_set=True)
+    assert [one.command.status async for one in requestor.request(1, command, b"which", None, take)] == [0]
+    await requestor.release()
+    told = {STATUS: 0xC123, ERROR_COMMENT: "not so", OFFENDING_ELEMENT: 0x00100020, ERROR_ID: 77}
+    assert told.items() <= handler.answers[0].elements.items()
 
 
 async def test_an_answer_to_another_request_aborts(handler: Giving, listener: Listener) -> None:

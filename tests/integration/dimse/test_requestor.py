@@ -366,8 +366,8 @@ async def test_responses_may_be_late_while_instances_come(serve: Serve) -> None:
         await accept(reader, writer)
         await read_pdu(reader)
         await read_pdu(reader)
-        for number in range(4):
-            await asyncio.sleep(0.45)
+        for number in range(6):
+            await asyncio.sleep(0.4)
             writer.write(encode_message(1, store_request(CT, "1.2.3", message_id=number + 1), b"data", 16384))
             await read_pdu(reader)
         command = request(CommandField.C_GET_RQ, CT, message_id=7)
@@ -379,6 +379,6 @@ async def test_responses_may_be_late_while_instances_come(serve: Serve) -> None:
         await asyncio.sleep(0.1)
         return StoreAnswer(0)
 
-    requestor = await associate(await serve(script, AssociationLimits(dimse_timeout_seconds=1.5)))
+    requestor = await associate(await serve(script, AssociationLimits(dimse_timeout_seconds=2.5)))
     assert await taking(requestor, take) == [0]
     await requestor.release()

@@ -38,9 +38,10 @@ class Parts:
         self.reported.append(verdict)
 
 
-async def done(parts: Parts, *, age: float = 0, relayed: bool = False) -> None:
+async def done(parts: Parts, *, age: float = 0, relayed: bool = False, patience: float = 3600) -> None:
     """One try of a transaction that is so many seconds old, and came directly or over the relay."""
-    commitment = Commitment(MemoryJobs(), cast(Verifier, parts), cast(Reporter, parts), patience=timedelta(hours=1))
+    limit = timedelta(seconds=patience)
+    commitment = Commitment(MemoryJobs(), cast(Verifier, parts), cast(Reporter, parts), patience=limit)
     came_by = ("", "") if relayed else ("an association", commitment._process)
     transaction = Transaction("1.9", "MODALITY", *came_by, (SAFE, MISSING))
     await commitment._do(Job(transaction.encode(), 1, datetime.now(UTC) - timedelta(seconds=age)))
@@ -58,6 +59,14 @@ async def test_what_a_relay_may_still_carry_is_waited_for():
 async def test_it_is_not_waited_for_long():
     parts = Parts([NOT_HERE])
     await done(parts, age=600, relayed=True)
+    assert parts.reported == [NOT_HERE]
+
+
+async def test_a_requestor_with_little_patience_is_told_what_is_missing_and_not_dropped():
+    with pytest.raises(BackendUnavailable, match="1 instances"):
+        await done(Parts([NOT_HERE]), age=50, relayed=True, patience=60)
+    parts = Parts([NOT_HERE])
+    await done(parts, age=70, relayed=True, patience=60)
     assert parts.reported == [NOT_HERE]
 
 

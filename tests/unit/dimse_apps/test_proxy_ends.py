@@ -1,17 +1,19 @@
 """The proxy tells the far side of an association's end behind its instances, however long that takes."""
 
 import asyncio
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
 
 from imaging_services.apps.dimse_proxy import relay
 from imaging_services.apps.dimse_proxy.relay import ProxyHandler
-from imaging_services.domain.dicom.command_set import store_request
-from imaging_services.domain.dicom.dimse import StoreAnswer
+from imaging_services.domain.dicom.command_set import CommandField, request, store_request
+from imaging_services.domain.dicom.dimse import Cancellation, DimseResponse, StoreAnswer
 from imaging_services.domain.errors import BackendUnavailable
 from imaging_services.domain.relay.admission import Admission
 from imaging_services.domain.relay.messages import AssociationState
+from imaging_services.domain.relay.services import STORAGE_COMMITMENT_PUSH
 from support.instances import encoded, instance
 from support.relay import EXPLICIT, blocks, until
 
@@ -28,6 +30,14 @@ class Link:
     async def store_confirmed(self, call, data):
         self.log.append("store")
         return StoreAnswer(0)
+
+    @asynccontextmanager
+    async def hearing(self, association_id, handler):
+        yield
+
+    async def request(self, call, data=None, cancellation=None, requestor=None):
+        self.log.append("request")
+        yield DimseResponse(call.command.response(0))
 
     async def announce(self, notice):
         self.log.append(notice.state)
@@ -46,6 +56,7 @@ def handler(link: Link, lease: float = 0.06, *, confirmed: bool = False) -> Prox
 
 ASSOCIATION = SimpleNamespace(
     association_id="a",
+    contexts={},
     extended={},
     request=SimpleNamespace(association_id="a", calling_ae_title="CT", called_ae_title="PROXY"),
 )
@@ -65,6 +76,19 @@ async def test_a_durable_end_follows_the_stores_and_a_confirmed_one_is_announced
         await send(proxy)
         await proxy.closed(ASSOCIATION, clean=True)
         assert link.log == [AssociationState.OPEN, "store", end]
+
+
+async def test_that_it_asks_no_more_is_told_at_once_to_whoever_keeps_an_association_for_it():
+    """Its end is told to one process of the far side, behind its instances."""
+    link = Link()
+    proxy = handler(link)
+    await send(proxy)
+    command = request(CommandField.N_ACTION_RQ, STORAGE_COMMITMENT_PUSH)
+    context = SimpleNamespace(abstract_syntax=STORAGE_COMMITMENT_PUSH, transfer_syntax=EXPLICIT)
+    asked = SimpleNamespace(data=None, context=context, command=command, cancellation=Cancellation())
+    assert [one.command.status async for one in proxy.serve(ASSOCIATION, asked)] == [0]
+    await proxy.closed(ASSOCIATION, clean=True)
+    assert link.log == [AssociationState.OPEN, "store", "request", AssociationState.LEFT, "finish"]
 
 
 async def test_an_association_that_stored_nothing_has_no_end():

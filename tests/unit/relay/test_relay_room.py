@@ -151,9 +151,9 @@ async def test_what_grows_when_it_is_unpacked_takes_that_room():
 async def test_while_it_is_paused_nothing_is_granted():
     room = Room(8, 64 * MIB, MIB, joined=False)
     lane = room.lane()
-    room.pause(0.2)
+    room.pause(1)
     waiting = asyncio.create_task(lane.grant())
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.01)
     assert not waiting.done()
     async with asyncio.timeout(10):
         assert (await waiting).messages == 8

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import structlog
 
 from imaging_services.adapters.dimse.connection import Connection
 from imaging_services.adapters.dimse.data_set import IncomingDataSet
-from imaging_services.adapters.dimse.messages import IncomingMessage, encode_message
+from imaging_services.adapters.dimse.messages import IncomingMessage, encode_message, error_comment
 from imaging_services.adapters.dimse.pdu import AbortReason, AbortSource, ProtocolViolation
 from imaging_services.domain.dicom.dimse import DimseRequest, Status, StoreAnswer, StoreHandler
 from imaging_services.domain.errors import BackendUnavailable, ImagingError, InvalidInput, RetryableError, answer_for
@@ -70,7 +71,7 @@ class IncomingStores:
         if message.data is not None:
             async for _ in self._blocks(message.data):
                 pass
-        response = message.command.response(answer.status, error_comment=answer.error_comment)
+        response = replace(answer, error_comment=error_comment(answer.error_comment)).to(message.command)
         async with self._sending:
             await self._connection.send([encode_message(message.context.context_id, response, None, max_pdu_length)])
 

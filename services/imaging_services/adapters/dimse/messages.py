@@ -19,6 +19,7 @@ from imaging_services.domain.errors import InvalidInput
 
 PADDING = b"\0"
 MAX_COMMAND_LENGTH = 64 * 1024
+MAX_IDENTIFIER_LENGTH = 16 * 1024 * 1024
 Buffer = bytes | bytearray | memoryview
 
 
@@ -114,6 +115,12 @@ class MessageReader:
         self._on_message(IncomingMessage(context, command, self._data))
 
 
+def error_comment(text: str) -> str:
+    """What of a sentence fits an Error Comment (0000,0902): an LO, in which a backslash or a control character would be
+    read as something else."""
+    return "".join(one if one.isprintable() and one != "\\" else " " for one in text)[:64]
+
+
 def fragment_size(max_pdu_length: int) -> int:
     """Bytes of a fragment that fill a P-DATA-TF; even, as each fragment must be (PS3.8 annex E.1)."""
     return max((max_pdu_length - PDV_OVERHEAD) & ~1, 2)
@@ -149,3 +156,14 @@ def encode_message(context_id: int, command: CommandSet, data: Buffer | None, ma
     if data is not None:
         parts.extend(p_data(context_id, 0, data, max_pdu_length))
     return b"".join(parts)
+
+
+async def whole(data: IncomingDataSet) -> bytes:
+    """A data set that is needed whole. Raises ``InvalidInput`` when it is too long for that."""
+    blocks, size = [], 0
+    async for block in data:
+        size += len(block)
+        if size > MAX_IDENTIFIER_LENGTH:
+            raise InvalidInput(f"data set of more than {MAX_IDENTIFIER_LENGTH} bytes")
+        blocks.append(block)
+    return b"".join(blocks)

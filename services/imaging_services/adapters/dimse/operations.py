@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from imaging_services.adapters.dimse.connection import Connection
 from imaging_services.adapters.dimse.messages import IncomingMessage, encode_message
+from imaging_services.adapters.dimse.messages import error_comment as comment
 from imaging_services.adapters.dimse.sub_operations import BackwardRequests
 from imaging_services.domain.dicom.command_set import CommandField, CommandSet
 from imaging_services.domain.dicom.dimse import (
@@ -74,7 +75,8 @@ class Operations:
         if field == CommandField.C_STORE_RQ:
             answer = await self._store(request)
             await self._drain(message)
-            await self._respond(request, answer.status, answer.error_comment)
+            answer = replace(answer, error_comment=comment(answer.error_comment))
+            await self._send(request, answer.to(request.command))
         elif message.command.message_id in self._running:
             await self._drain(message)
             await self._respond(request, Status.DUPLICATE_INVOCATION, "an operation of this message id is under way")
@@ -171,7 +173,7 @@ class Operations:
             await message.data.drain()
 
     async def _respond(self, request: DimseRequest, status: int, error_comment: str = "") -> None:
-        response = request.command.response(status, error_comment=_comment(error_comment))
+        response = request.command.response(status, error_comment=comment(error_comment))
         await self._send(request, response)
 
     async def _send(self, request: DimseRequest, command: CommandSet, data: bytes | None = None) -> None:
@@ -186,8 +188,3 @@ class Operations:
         running = self._running.get(request.command.message_id)
         if running is not None and running.cancellation is request.cancellation:
             del self._running[request.command.message_id]
-
-
-def _comment(text: str) -> str:
-    # Error Comment is an LO: a backslash or control character would be read as something else
-    return "".join(character if character.isprintable() and character != "\\" else " " for character in text)[:64]

@@ -9,9 +9,9 @@ import structlog
 
 from imaging_services.adapters.dimse.associate import AssociateAccept, decode_accept
 from imaging_services.adapters.dimse.connection import Connection
-from imaging_services.adapters.dimse.data_set import IncomingDataSet
+from imaging_services.adapters.dimse.incoming_events import IncomingEvents
 from imaging_services.adapters.dimse.incoming_stores import IncomingStores
-from imaging_services.adapters.dimse.messages import IncomingMessage, encode_message
+from imaging_services.adapters.dimse.messages import IncomingMessage, encode_message, whole
 from imaging_services.adapters.dimse.negotiation import both, granted_operations
 from imaging_services.adapters.dimse.pdu import (
     RELEASE_RP,
@@ -39,17 +39,15 @@ from imaging_services.domain.dicom.dimse import (
     AcceptedContext,
     Cancellation,
     DimseResponse,
+    EventReportHandler,
     Rejection,
     Role,
-    Status,
     StoreHandler,
 )
-from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, InvalidInput, RetryableError
-from imaging_services.domain.relay.services import PRINT_MANAGEMENT
+from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, InvalidInput
 
 log = structlog.get_logger(__name__)
 
-MAX_IDENTIFIER_LENGTH = 16 * 1024 * 1024
 _CANCELLABLE = frozenset({CommandField.C_FIND_RQ, CommandField.C_MOVE_RQ, CommandField.C_GET_RQ})
 _CANCEL_SECONDS = 5.0
 
@@ -58,7 +56,7 @@ class RequestedAssociation:
     """Implements ``Requestor``. Any failure within an operation aborts the association, as the two sides may no
     longer agree on where in a message they are."""
 
-    def __init__(self, limits: AssociationLimits) -> None:
+    def __init__(self, limits: AssociationLimits, events: EventReportHandler | None = None) -> None:
         self._limits = limits
         self._contexts: Mapping[int, AcceptedContext] = {}
         self._max_pdu_length = limits.max_sent_pdu_length
@@ -74,8 +72,8 @@ class RequestedAssociation:
         self._wake = asyncio.Event()
         self._room = asyncio.Semaphore(1)
         self._sending = asyncio.Lock()
-        self._answering: set[asyncio.Task[None]] = set()
         self.connection = Connection(self, limits)
+        self._events = IncomingEvents(self.connection, self._sending, limits.dimse_timeout_seconds, events)
         self._stores = IncomingStores(self.connection, self._sending, limits.dimse_timeout_seconds)
 
     @property
@@ -165,6 +163,7 @@ class RequestedAssociation:
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(self._operations):  # those under way end first
                 await stack.enter_async_context(self._room)
+            await self._events.end()  # nothing may be sent behind the release request (PS3.8 section 9.2.3, Sta7)
             if not self.connection.is_open:
                 return
             self._releasing = True
@@ -224,9 +223,7 @@ class RequestedAssociation:
             self._stores.received(message)
             return
         if message.command.command_field == CommandField.N_EVENT_REPORT_RQ:
-            task = asyncio.get_running_loop().create_task(self._answer_event(message))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            self._events.received(message, self._max_pdu_length)
             return
         if not message.command.command_field & 0x8000:
             raise ProtocolViolation(
@@ -242,6 +239,7 @@ class RequestedAssociation:
     def lost(self, why: str) -> None:
         """The association is over without release."""
         self._over = why
+        self._events.lost()
         self._wake.set()
 
     def time_limit(self) -> tuple[float, str] | None:
@@ -275,22 +273,6 @@ class RequestedAssociation:
             finally:
                 del self._under_way[message_id]
 
-    async def _answer_event(self, message: IncomingMessage) -> None:
-        """Nobody here waits for events. The state of a printer may be forgotten; anything else, such as the outcome of
-        a storage commitment, is refused for now, so that the peer reports it on an association of its own."""
-        known = message.context.abstract_syntax in PRINT_MANAGEMENT
-        status = Status.SUCCESS if known else Status.PROCESSING_FAILURE
-        log.info("event report not asked for", peer=self.connection.peer, sop_class=message.context.abstract_syntax)
-        try:
-            if message.data is not None:
-                await message.data.drain()
-            answer = message.command.response(status)
-            async with self._sending:
-                encoded = encode_message(message.context.context_id, answer, None, self._max_pdu_length)
-                await self.connection.send([encoded])
-        except (RetryableError, InvalidInput) as error:
-            log.info("event report not answered", peer=self.connection.peer, why=str(error))
-
     async def _response(self, message_id: int) -> DimseResponse:
         seconds = self._limits.dimse_timeout_seconds
         messages, stores = self._under_way[message_id], self._stores
@@ -305,7 +287,7 @@ class RequestedAssociation:
         try:
             _ = message.command.status
             async with asyncio.timeout(seconds):
-                data = await _whole(message.data) if message.data is not None else None
+                data = await whole(message.data) if message.data is not None else None
         except TimeoutError:
             raise DeadlineExceeded(f"data set of a response from {self.connection.peer} did not end") from None
         except InvalidInput as error:
@@ -317,9 +299,9 @@ class RequestedAssociation:
             self._abort("operation was left before its end")
             self.connection.close()
             return
-        self._send_cancel(context_id, command)
         try:
             async with asyncio.timeout(min(_CANCEL_SECONDS, self._limits.dimse_timeout_seconds)):
+                await self._send_cancel(context_id, command)
                 while (await self._response(command.message_id)).command.number(STATUS) in PENDING:
                     pass
         except (TimeoutError, DeadlineExceeded, BackendUnavailable) as error:
@@ -327,7 +309,7 @@ class RequestedAssociation:
             self._abort("cancelled operation did not end")
             self.connection.close()
 
-    def _send_cancel(self, context_id: int, command: CommandSet) -> None:
+    async def _send_cancel(self, context_id: int, command: CommandSet) -> None:
         cancel = CommandSet(
             {
                 COMMAND_FIELD: CommandField.C_CANCEL_RQ,
@@ -335,7 +317,8 @@ class RequestedAssociation:
                 COMMAND_DATA_SET_TYPE: NO_DATA_SET,
             }
         )
-        self.connection.write(encode_message(context_id, cancel, None, self._max_pdu_length))
+        async with self._sending:  # behind the request, and behind what another one has begun to send
+            self.connection.write(encode_message(context_id, cancel, None, self._max_pdu_length))
 
     @contextlib.asynccontextmanager
     async def _cancelled_by(
@@ -348,7 +331,7 @@ class RequestedAssociation:
 
         async def pass_on() -> None:
             await cancellation.wait()
-            self._send_cancel(context_id, command)
+            await self._send_cancel(context_id, command)
 
         watching = asyncio.create_task(pass_on())
         try:
@@ -381,13 +364,3 @@ class RequestedAssociation:
                     await self._wake.wait()
         except TimeoutError:
             raise DeadlineExceeded(f"no {missing} from {peer} within {seconds:g} s") from None
-
-
-async def _whole(data: IncomingDataSet) -> bytes:
-    blocks, size = [], 0
-    async for block in data:
-        size += len(block)
-        if size > MAX_IDENTIFIER_LENGTH:
-            raise InvalidInput(f"data set of more than {MAX_IDENTIFIER_LENGTH} bytes")
-        blocks.append(block)
-    return b"".join(blocks)

@@ -10,7 +10,13 @@ from imaging_services.adapters.dimse.requested import RequestedAssociation
 from imaging_services.adapters.dimse.settings import AssociationLimits
 from imaging_services.adapters.dimse.tls import TLS_END_SECONDS, TlsContext
 from imaging_services.adapters.dimse.user_information import UserInformation, Window
-from imaging_services.domain.dicom.dimse import AcceptedContext, ProposedContext, Rejection, Role
+from imaging_services.domain.dicom.dimse import (
+    AcceptedContext,
+    EventReportHandler,
+    ProposedContext,
+    Rejection,
+    Role,
+)
 from imaging_services.domain.errors import AssociationRejected, BackendUnavailable, DeadlineExceeded, OutOfResources
 
 _TRANSIENT = 2
@@ -42,9 +48,10 @@ class RemoteAE:
         contexts: tuple[ProposedContext, ...],
         roles: Mapping[str, Role] | None = None,
         extended: Mapping[str, bytes] | None = None,
+        events: EventReportHandler | None = None,
     ) -> RequestedAssociation:
         """Open an association; errors as of ``DicomPeer.associate``."""
-        association = RequestedAssociation(self._limits)
+        association = RequestedAssociation(self._limits, events)
         await self._connect(association)
         asked = UserInformation(
             max_pdu_length=self._limits.max_pdu_length,

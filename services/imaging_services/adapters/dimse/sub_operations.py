@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from imaging_services.adapters.dimse.connection import Connection
-from imaging_services.adapters.dimse.messages import IncomingMessage, encode_message
+from imaging_services.adapters.dimse.messages import IncomingMessage, encode_message, whole
 from imaging_services.adapters.dimse.pdu import AbortReason, AbortSource, ProtocolViolation
 from imaging_services.adapters.dimse.sending import send_data_set
 from imaging_services.domain.dicom.command_set import MESSAGE_ID, MESSAGE_ID_BEING_RESPONDED_TO, CommandSet
-from imaging_services.domain.dicom.dimse import AcceptedContext
+from imaging_services.domain.dicom.dimse import AcceptedContext, DimseResponse
 from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, InvalidInput
 
 
@@ -52,9 +52,9 @@ class BackwardRequests:
             except BaseException as error:
                 self._abort(f"data set of a sub-operation broke off: {type(error).__name__}")
                 raise
-            return await self._answer(numbered.message_id)
+            return (await self._answer(numbered.message_id)).command
 
-    async def request(self, context_id: int, command: CommandSet, data: bytes | None = None) -> CommandSet:
+    async def request(self, context_id: int, command: CommandSet, data: bytes | None = None) -> DimseResponse:
         """A request that has one response."""
         async with self._one:
             numbered = self._numbered(context_id, command)
@@ -85,15 +85,17 @@ class BackwardRequests:
         self._response = asyncio.get_running_loop().create_future()
         return CommandSet({**command.elements, MESSAGE_ID: self._message_id})
 
-    async def _answer(self, message_id: int) -> CommandSet:
+    async def _answer(self, message_id: int) -> DimseResponse:
         assert self._response is not None
         try:
             async with asyncio.timeout(self._seconds):
                 message = await self._response
                 if message is None:
                     raise BackendUnavailable(f"association with {self._connection.peer} is lost")
-                if message.data is not None:  # an event reply (PS3.7 section 10.1.1.1.8) says nothing that is needed
-                    await message.data.drain()
+                data = await whole(message.data) if message.data is not None else None
+        except InvalidInput as error:
+            self._abort("response to a sub-operation is unusable")
+            raise BackendUnavailable(f"response of {self._connection.peer} is unusable: {error}") from error
         except TimeoutError:
             self._abort("no response to a sub-operation")
             raise DeadlineExceeded(f"no response from {self._connection.peer} within {self._seconds:g} s") from None
@@ -103,7 +105,7 @@ class BackwardRequests:
         if answered != message_id:
             self._abort("response to another request")
             raise BackendUnavailable(f"{self._connection.peer} answered message {answered}, not {message_id}")
-        return message.command
+        return DimseResponse(message.command, data)
 
     def _abort(self, why: str) -> None:
         self._connection.abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED, why)

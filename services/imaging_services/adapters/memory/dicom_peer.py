@@ -13,6 +13,7 @@ from imaging_services.domain.dicom.dimse import (
     Cancellation,
     DimseRequest,
     DimseResponse,
+    EventReportHandler,
     ProposedContext,
     Rejection,
     Role,
@@ -47,6 +48,7 @@ class MemoryPeer:
         contexts: tuple[ProposedContext, ...],
         roles: Mapping[str, Role] | None = None,
         extended: Mapping[str, bytes] | None = None,
+        events: EventReportHandler | None = None,
     ) -> "MemoryRequestor":
         """Ask the handler; errors as of ``DicomPeer.associate``."""
         request = AssociationRequest(
@@ -67,7 +69,7 @@ class MemoryPeer:
             if uid in decision.roles
         }
         information = {uid: value for uid, value in decision.extended.items() if uid in request.extended}
-        backward = _Backward(accepted)
+        backward = _Backward(accepted, events)
         association = Association(request, accepted, backward, agreed, information)
         requestor = MemoryRequestor(self._handler, association, backward)
         self.associations.append(requestor)
@@ -170,8 +172,8 @@ class MemoryRequestor:
 class _Backward:
     """Requests of the handler to the requestor: implements ``SubOperations``. ``takes`` is there during a C-GET."""
 
-    def __init__(self, contexts: Mapping[int, AcceptedContext]) -> None:
-        self._contexts = contexts
+    def __init__(self, contexts: Mapping[int, AcceptedContext], events: EventReportHandler | None) -> None:
+        self._contexts, self._events = contexts, events
         self._message_id = 0
         self.is_open = True
         self.takes: StoreHandler | None = None
@@ -193,10 +195,20 @@ class _Backward:
             answer = StoreAnswer(answer_for(error).dimse, str(error) if isinstance(error, ImagingError) else "")
         return numbered.response(answer.status, error_comment=answer.error_comment)
 
-    async def request(self, context_id: int, command: CommandSet, data: bytes | None = None) -> CommandSet:
-        """Events are not waited for here, as in ``adapters/dimse``."""
-        numbered = CommandSet({**command.elements, MESSAGE_ID: 1})
-        return numbered.response(Status.PROCESSING_FAILURE)
+    async def request(self, context_id: int, command: CommandSet, data: bytes | None = None) -> DimseResponse:
+        """Hand an event report to whoever takes it; one that nobody takes is refused, as over the network."""
+        if context_id not in self._contexts:
+            raise InvalidInput(f"presentation context {context_id} was not accepted")
+        if not self.is_open:
+            raise BackendUnavailable("association is over")
+        self._message_id += 1
+        numbered = CommandSet({**command.elements, MESSAGE_ID: self._message_id})
+        try:
+            if self._events is None:
+                raise BackendUnavailable("nobody waits for events over this association")
+            return await self._events(self._contexts[context_id], numbered, data)
+        except ImagingError as error:
+            return DimseResponse(numbered.response(Status.PROCESSING_FAILURE, error_comment=str(error)))
 
 
 class _Blocks:

@@ -110,7 +110,7 @@ class MemoryRelay:
         finally:
             del self._bus.hearing[self._own, association_id]
 
-    async def report(self, call: Call, data: bytes) -> CommandSet:
+    async def report(self, call: Call, data: bytes | None) -> DimseResponse:
         """Report over an association of the other end."""
         handler = self._bus.hearing.get((self._other, call.origin.association_id))
         if handler is None:

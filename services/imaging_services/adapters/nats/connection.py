@@ -170,3 +170,12 @@ class _Reports:
     async def reconnected(self) -> None:
         self._last = "", 0.0
         log.info("nats connection restored")
+
+
+async def reach_server(client: Client) -> None:
+    """Wait until the server has all that was sent so far, subscriptions above all. Raises nats-py's errors.
+
+    Its ``flush`` sends the PING past what is not yet written; by the answer that is written, and the next comes behind.
+    """
+    for _ in range(2):
+        await client.flush()

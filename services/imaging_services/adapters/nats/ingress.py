@@ -8,7 +8,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from imaging_services.adapters.nats.connection import nats_errors
+from imaging_services.adapters.nats.connection import nats_errors, reach_server
 from imaging_services.adapters.nats.liveness import Room, SignsOfLife, open_signs
 from imaging_services.domain.errors import ImagingError, OutOfResources, RetryableError
 from imaging_services.domain.events.attributes import encode_value
@@ -36,6 +36,8 @@ async def serve_ingress(
     started: asyncio.Event | None = None,
 ) -> None:
     """Hand each event to ``handle`` until cancelled; then take no more, and finish and answer those under way.
+
+    Whether an event's document is JSON, ``handle`` finds out, since it reads it.
 
     An empty reply says that ``handle`` has returned: the event is recorded. Otherwise the reply's header
     ``Imaging-Error`` names the class of the error and its body is the sentence. A request with the header
@@ -65,7 +67,7 @@ async def serve_ingress(
                 pending_msgs_limit=_WAITING_MESSAGES,
                 pending_bytes_limit=_WAITING_BYTES,
             )
-            await client.flush()
+            await reach_server(client)
             log.info("listening for events", subject=subscription.subject)
             if started is not None:
                 started.set()
@@ -115,7 +117,7 @@ async def _outcome(
     message: Msg, handle: Callable[[CloudEvent], Awaitable[None]]
 ) -> tuple[dict[str, str] | None, bytes]:
     try:
-        await handle(decode_nats(message.headers, message.data))
+        await handle(decode_nats(message.headers, message.data, parsed_later=True))
     except ImagingError as error:
         log.warning("event refused", error=str(error), kind=type(error).__name__)
         return _refusal(error)

@@ -5,10 +5,13 @@ import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+from nats.aio.client import Client
+
 from imaging_services.adapters.nats.relay_objects import CHUNK, ObjectBucket, new_name
+from imaging_services.adapters.nats.relay_settings import RelaySettings
 from imaging_services.domain.errors import InvalidInput, RetryableError
 from imaging_services.domain.relay.identifier import LONGEST_RELAYED
-from imaging_services.domain.relay.messages import H_DIGEST, H_OBJECT, H_SIZE, Headers, header, number
+from imaging_services.domain.relay.messages import H_DIGEST, H_DOMAIN, H_OBJECT, H_SIZE, Headers, header, number
 
 
 @asynccontextmanager
@@ -21,6 +24,12 @@ async def placed(bucket: ObjectBucket, data: bytes) -> AsyncIterator[dict[str, s
         yield {H_OBJECT: name, H_SIZE: str(len(data)), H_DIGEST: hashlib.sha256(data).hexdigest()}
     finally:
         await bucket.discard(name)
+
+
+def bucket_of(client: Client, settings: RelaySettings, headers: Headers) -> ObjectBucket:
+    """Where the object is that a message to this end may name."""
+    js = client.jetstream(domain=headers.get(H_DOMAIN) or settings.sole_receive_domain)
+    return ObjectBucket(js, settings.receives.bucket, settings.silence_seconds)
 
 
 async def fetched(bucket: ObjectBucket, headers: Headers, payload: bytes) -> bytes:

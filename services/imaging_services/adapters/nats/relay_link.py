@@ -20,7 +20,7 @@ from imaging_services.adapters.nats.relay_compression import Compressor
 from imaging_services.adapters.nats.relay_events import heard, reported
 from imaging_services.adapters.nats.relay_homes import Homes
 from imaging_services.adapters.nats.relay_inbox import open_inbox
-from imaging_services.adapters.nats.relay_large import placed
+from imaging_services.adapters.nats.relay_large import bucket_of, fetched, placed
 from imaging_services.adapters.nats.relay_objects import ObjectBucket
 from imaging_services.adapters.nats.relay_progress import Progress, Reply
 from imaging_services.adapters.nats.relay_settings import RelaySettings
@@ -28,7 +28,7 @@ from imaging_services.adapters.nats.relay_staging import Staged, Staging
 from imaging_services.adapters.nats.relay_streams import ensure_relay
 from imaging_services.adapters.nats.relay_sub_operations import performed
 from imaging_services.adapters.nats.relay_urgent import UrgentQueue
-from imaging_services.domain.dicom.command_set import ERROR_COMMENT, STATUS, CommandSet
+from imaging_services.domain.dicom.command_set import STATUS
 from imaging_services.domain.dicom.dimse import (
     PENDING,
     AssociationRequest,
@@ -120,8 +120,7 @@ class NatsRelayLink:
                     headers |= await self._bucket_domain()
                 async with self._replies(self._subjects.confirm, headers, staged.payload) as replies:
                     async for reply in replies:
-                        command = decode_command(header(reply.message.headers or {}, H_COMMAND))
-                        return StoreAnswer(command.status, command.text(ERROR_COMMENT))
+                        return StoreAnswer.of(decode_command(header(reply.message.headers or {}, H_COMMAND)))
                 raise BackendUnavailable("the far side ended a C-STORE without a status")
             finally:
                 if staged.object_name:
@@ -170,12 +169,21 @@ class NatsRelayLink:
 
     def hearing(self, association_id: str, handler: EventHandler) -> AbstractAsyncContextManager[None]:
         """See the port."""
-        return heard(self._client(), self._settings.receives.event(association_id), handler)
+        client, names = self._client(), self._settings.receives
 
-    async def report(self, call: Call, data: bytes) -> CommandSet:
+        async def fetch(message: Msg) -> bytes:
+            headers = message.headers or {}
+            return await fetched(bucket_of(client, self._settings, headers), headers, message.data)
+
+        subjects = [names.event(association_id), names.event(association_id, large=True)]
+        return heard(client, subjects, fetch, handler)
+
+    async def report(self, call: Call, data: bytes | None) -> DimseResponse:
         """See the port."""
-        subject = self._subjects.event(call.origin.association_id)
-        return await reported(self._client(), subject, call, data, self._silence)
+        async with AsyncExitStack() as stack:
+            payload, more = await self._carried(stack, data or b"")
+            subject = self._subjects.event(call.origin.association_id, large=bool(more))
+            return await reported(self._client(), subject, call, payload, more, self._silence)
 
     async def announce(self, notice: AssociationNotice) -> None:
         """See the port."""

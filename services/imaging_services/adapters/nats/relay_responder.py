@@ -10,11 +10,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from imaging_services.adapters.nats.connection import nats_errors
+from imaging_services.adapters.nats.connection import nats_errors, reach_server
 from imaging_services.adapters.nats.liveness import Room, SignsOfLife, open_signs
 from imaging_services.adapters.nats.relay_caller import Caller, silence_of
 from imaging_services.adapters.nats.relay_compression import content
-from imaging_services.adapters.nats.relay_large import fetched, parts
+from imaging_services.adapters.nats.relay_large import bucket_of, fetched, parts
 from imaging_services.adapters.nats.relay_objects import ObjectBucket
 from imaging_services.adapters.nats.relay_settings import RelaySettings
 from imaging_services.adapters.nats.relay_sub_operations import DistantScp
@@ -23,7 +23,6 @@ from imaging_services.domain.dicom.storage_scp import StorageScp
 from imaging_services.domain.errors import ImagingError
 from imaging_services.domain.relay.messages import (
     H_COMMAND,
-    H_DOMAIN,
     H_ERROR,
     H_KIND,
     H_REQUEST,
@@ -92,7 +91,7 @@ class Responder:
                 ):
                     subscription = await self._client.subscribe(subject, queue, spawn(room, work))
                     stack.push_async_callback(self._unsubscribe, subscription)
-                await self._client.flush()
+                await reach_server(self._client)
                 self.subscribed.set()
             await asyncio.Event().wait()
 
@@ -121,16 +120,13 @@ class Responder:
         await self._client.publish(message.reply, str(error).encode(), headers=headers)
 
     def _bucket(self, message: Msg) -> ObjectBucket:
-        """Where the object is that the message may name."""
-        domain = (message.headers or {}).get(H_DOMAIN) or self._settings.sole_receive_domain
-        js = self._client.jetstream(domain=domain)
-        return ObjectBucket(js, self._subjects.bucket, self._settings.silence_seconds)
+        return bucket_of(self._client, self._settings, message.headers or {})
 
     async def _confirm(self, message: Msg, signs: SignsOfLife) -> None:
         store = StoreMessage.from_headers(message.headers or {})
         async with _working(message, signs), self._stores:
             answer = await self._handler.store(store, content(store, self._bucket(message), message.data))
-        command = store.call.command.response(answer.status, error_comment=answer.error_comment)
+        command = answer.to(store.call.command)
         await self._client.publish(
             message.reply,
             headers={H_KIND: ReplyKind.END, H_SEQUENCE: "0", H_COMMAND: encode_command(command)},

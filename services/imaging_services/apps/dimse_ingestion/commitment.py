@@ -134,6 +134,6 @@ class Commitment:
         """Raises ``BackendUnavailable`` while instances that are not here may still be on their way."""
         verdict = await self._verifier.verify(transaction.references)
         missing = sum(reason == Status.NO_SUCH_INSTANCE for _, reason in verdict.failed)
-        if missing and not transaction.owner and age < _ON_ITS_WAY:
+        if missing and not transaction.owner and age < min(_ON_ITS_WAY, self._patience):
             raise BackendUnavailable(f"{missing} instances of {transaction.uid} are not here yet")
         return verdict

@@ -101,7 +101,7 @@ class Reporter:
         except RetryableError as error:
             log.info("report not taken over the same association", transaction=transaction.uid, why=str(error))
             return False
-        return self._taken(transaction, response.status)
+        return self._taken(transaction, response.command.status)
 
     async def _over_the_relayed(self, transaction: Transaction, verdict: Verdict) -> bool:
         """The association is one of a proxy at the other end."""
@@ -116,7 +116,7 @@ class Reporter:
         except RetryableError as error:
             log.info("report not taken over the relayed association", transaction=transaction.uid, why=str(error))
             return False
-        return self._taken(transaction, response.status)
+        return self._taken(transaction, response.command.status)
 
     def _taken(self, transaction: Transaction, status: int) -> bool:
         """A requestor that refuses it may expect it over another association, and is not waited for on this one."""

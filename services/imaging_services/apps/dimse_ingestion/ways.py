@@ -15,7 +15,7 @@ from imaging_services.apps.dimse_ingestion.destinations import (
     Unreachable,
 )
 from imaging_services.apps.dimse_ingestion.known_aes import KnownAe
-from imaging_services.domain.dicom.dimse import DicomPeer, ProposedContext, Requestor, Role
+from imaging_services.domain.dicom.dimse import DicomPeer, EventReportHandler, ProposedContext, Requestor, Role
 from imaging_services.domain.errors import ImagingError, Refused
 from imaging_services.domain.manifest.query import InstanceLocation
 from imaging_services.domain.relay.ports import RelayLink
@@ -70,6 +70,7 @@ class _Surely:
         contexts: tuple[ProposedContext, ...],
         roles: Mapping[str, Role] | None = None,
         extended: Mapping[str, bytes] | None = None,
+        events: EventReportHandler | None = None,
     ) -> Requestor:
         """See ``DicomPeer.associate``; raises ``Unreachable`` for each of its errors."""
         try:
@@ -79,6 +80,7 @@ class _Surely:
                 contexts=contexts,
                 roles=roles,
                 extended=extended,
+                events=events,
             )
         except ImagingError as error:
             raise Unreachable(str(error)) from error

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Protocol
@@ -10,14 +10,16 @@ from typing import Protocol
 import structlog
 
 from imaging_services.apps.dimse_proxy.kept import KeptAssociations
-from imaging_services.domain.dicom.command_set import ERROR_COMMENT, CommandField, CommandSet
+from imaging_services.domain.dicom.command_set import MESSAGE_ID_BEING_RESPONDED_TO, CommandField, CommandSet
 from imaging_services.domain.dicom.dimse import (
     LOCAL_LIMIT_EXCEEDED,
+    AcceptedContext,
     AssociationRequest,
     Cancellation,
     DicomPeer,
     DimseRequest,
     DimseResponse,
+    EventReportHandler,
     Negotiated,
     ProposedContext,
     Rejection,
@@ -27,9 +29,9 @@ from imaging_services.domain.dicom.dimse import (
 )
 from imaging_services.domain.dicom.storage_scp import StorageScp
 from imaging_services.domain.errors import InvalidInput, OutOfResources, Refused, UnsupportedSopClass
-from imaging_services.domain.relay.messages import AssociationNotice, AssociationState, Call, StoreMessage
+from imaging_services.domain.relay.messages import AssociationNotice, AssociationState, Call, Origin, StoreMessage
 from imaging_services.domain.relay.ports import DataSource
-from imaging_services.domain.relay.services import PRINT_MANAGEMENT, RELAYED_SERVICES
+from imaging_services.domain.relay.services import PRINT_MANAGEMENT, RELAYED_SERVICES, is_normalized
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +39,8 @@ _NO_REASON_GIVEN = 1
 _FIRST = 1  # presentation context id of the request itself
 _MOST_TAKEN = 127  # contexts besides it that an association has room for
 _SCP = Role(scu=False, scp=True)
-_KEPT_SECONDS = 600.0  # a kept association that nobody uses
+_FILM_SECONDS = 600.0  # a kept association that nobody uses
+_EVENT_SECONDS = 3600.0  # the same, where an event report may be waited for
 _ACCEPTED_SECONDS = 10.0  # what the target has accepted holds for other associations
 _ACCEPTED_MOST = 64
 _CANCELLABLE = frozenset({CommandField.C_FIND_RQ, CommandField.C_MOVE_RQ, CommandField.C_GET_RQ})
@@ -57,6 +60,10 @@ class StorePool(Protocol):
     ) -> Awaitable[CommandSet]:
         """The response's command set, whatever its status."""
         ...
+
+
+Report = Callable[[Call, bytes | None], Awaitable[DimseResponse]]
+"""Sends an event report over an association at the other end, see ``RelayLink``."""
 
 
 class _Recent:
@@ -81,10 +88,10 @@ class _Recent:
 class TargetHandler:
     """Serves a relay's own channel, see ``RelayHandler``: one target AE, called by ``calling``."""
 
-    def __init__(self, peer: DicomPeer, pool: StorePool, *, calling: str, called: str) -> None:
-        self._peer, self._pool = peer, pool
+    def __init__(self, peer: DicomPeer, pool: StorePool, report: Report, *, calling: str, called: str) -> None:
+        self._peer, self._pool, self._report = peer, pool, report
         self._calling, self._called = calling, called
-        self._kept = KeptAssociations(_KEPT_SECONDS)
+        self._films, self._others = KeptAssociations(_FILM_SECONDS), KeptAssociations(_EVENT_SECONDS)
         self._accepted = _Recent()
 
     async def store(self, message: StoreMessage, data: DataSource) -> StoreAnswer:
@@ -97,7 +104,7 @@ class TargetHandler:
             data,
             command=call.command,
         )
-        return StoreAnswer(response.status, response.text(ERROR_COMMENT))
+        return StoreAnswer.of(response)
 
     async def serve(
         self,
@@ -106,18 +113,21 @@ class TargetHandler:
         cancellation: Cancellation | None = None,
         requestor: StorageScp | None = None,
     ) -> AsyncIterator[DimseResponse]:
-        """Any other request, on an association of its own with the one context that it needs; those of print
-        management on one for each association at the other end. What a C-GET brings goes to the ``requestor``."""
+        """Any other request, on an association of its own with the contexts that it needs; those of DIMSE-N on one for
+        each association at the other end, to which the event reports go that the target sends over it. What a C-GET
+        brings goes to the ``requestor``."""
         if cancellation is not None and call.command.command_field in _CANCELLABLE:
             cancellation.handle()
         async with self._association(call) as association:
-            if _FIRST not in association.contexts:
-                raise UnsupportedSopClass(f"{self._called} does not accept {call.abstract_syntax}")
-            takes = partial(_pass_on, requestor) if requestor is not None else None
-            responses = association.request(_FIRST, call.command, data, cancellation, takes)
-            async with aclosing(responses) as received:  # type: ignore[type-var]  # a generator behind its port
-                async for response in received:
-                    yield response
+            context_id = _accepted(association, call)
+            if context_id is not None:
+                takes = partial(_pass_on, requestor) if requestor is not None else None
+                responses = association.request(context_id, call.command, data, cancellation, takes)
+                async with aclosing(responses) as received:  # type: ignore[type-var]  # a generator behind its port
+                    async for response in received:
+                        yield response
+        if context_id is None:
+            raise UnsupportedSopClass(f"{self._called} does not accept {call.abstract_syntax}")
 
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
         """Ask the target itself, by an association with the same contexts; what it accepts holds for some seconds."""
@@ -138,21 +148,26 @@ class TargetHandler:
 
     async def noticed(self, notice: AssociationNotice) -> None:
         """A target AE is not told of associations at the other end, but the one kept for it is released."""
-        if notice.state is AssociationState.CLOSED:
-            await self._kept.release(notice.origin.association_id)
+        if notice.state in (AssociationState.LEFT, AssociationState.CLOSED):
+            await self._films.release(notice.origin.association_id)
+            await self._others.release(notice.origin.association_id)
 
     async def close(self) -> None:
         """Release what is kept open."""
-        await self._kept.close()
+        await self._films.close()
+        await self._others.close()
 
     @asynccontextmanager
     async def _association(self, call: Call) -> AsyncIterator[Requestor]:
         contexts, roles = _proposed(call)
         extended = {call.abstract_syntax: call.extended} if call.extended else {}
-        if call.abstract_syntax in PRINT_MANAGEMENT:
-            key = (call.origin.association_id, call.abstract_syntax, call.transfer_syntax)
-            async with self._kept.using(key, partial(self._associate, contexts, roles, extended)) as kept:
-                yield kept
+        kept = self._films if call.abstract_syntax in PRINT_MANAGEMENT else self._others
+        key = (call.origin.association_id, (contexts, call.extended))
+        # A film needs it; others do without, and what is reported comes over a new association.
+        if is_normalized(call.command) and (kept is self._films or kept.has_room(key)):
+            events = partial(self._reported, call.origin)
+            async with kept.using(key, partial(self._associate, contexts, roles, extended, events)) as one:
+                yield one
             return
         requestor = await self._associate(contexts, roles, extended)
         ended = False
@@ -163,7 +178,11 @@ class TargetHandler:
             await self._leave(requestor, ended)
 
     async def _associate(
-        self, contexts: tuple[ProposedContext, ...], roles: Mapping[str, Role], extended: Mapping[str, bytes]
+        self,
+        contexts: tuple[ProposedContext, ...],
+        roles: Mapping[str, Role],
+        extended: Mapping[str, bytes],
+        events: EventReportHandler | None = None,
     ) -> Requestor:
         return await self._peer.associate(
             calling_ae_title=self._calling,
@@ -171,16 +190,33 @@ class TargetHandler:
             contexts=contexts,
             roles=roles,
             extended=extended,
+            events=events,
         )
+
+    async def _reported(
+        self, origin: Origin, context: AcceptedContext, command: CommandSet, data: bytes | None
+    ) -> DimseResponse:
+        """What the target reports goes to the association at the other end; its response comes back."""
+        call = Call(origin, context.abstract_syntax, context.transfer_syntax, command)
+        response = await self._report(call, data)
+        answered = {MESSAGE_ID_BEING_RESPONDED_TO: command.message_id}
+        return DimseResponse(CommandSet({**response.command.elements, **answered}), response.data)
 
     async def _leave(self, requestor: Requestor, ended: bool) -> None:
         await (requestor.release() if ended else requestor.abort())
 
 
 def _proposed(call: Call) -> tuple[tuple[ProposedContext, ...], dict[str, Role]]:
-    """The contexts that a request needs, its own as the first, and the roles (PS3.7 section D.3.3.4): for an event
-    report, that of the SCP of its SOP class; for a C-GET, that of the SCP of what its requestor takes."""
+    """The contexts that a request needs, and the roles (PS3.7 section D.3.3.4): for an event report, that of the SCP of
+    its SOP class; for a C-GET, that of the SCP of what its requestor takes. For a DIMSE-N request they are all in which
+    its requestor may ask or be sent an event report, so that they are the same for each."""
     first = ProposedContext(_FIRST, call.abstract_syntax, (call.transfer_syntax,))
+    if is_normalized(call.command):
+        own = (call.abstract_syntax, call.transfer_syntax)
+        printing = call.abstract_syntax in PRINT_MANAGEMENT
+        others = [one for one in call.hears if (one[0] in PRINT_MANAGEMENT) == printing]
+        asked = sorted({own, *others[:_MOST_TAKEN]})
+        return tuple(ProposedContext(_FIRST + 2 * n, uid, (syntax,)) for n, (uid, syntax) in enumerate(asked)), {}
     if call.command.command_field == CommandField.N_EVENT_REPORT_RQ:
         return (first,), {call.abstract_syntax: _SCP}
     if call.command.command_field != CommandField.C_GET_RQ:
@@ -188,6 +224,12 @@ def _proposed(call: Call) -> tuple[tuple[ProposedContext, ...], dict[str, Role]]
     takes = [one for one in call.takes or () if one[0] not in RELAYED_SERVICES][:_MOST_TAKEN]
     storage = (ProposedContext(_FIRST + 2 * n, uid, (syntax,)) for n, (uid, syntax) in enumerate(takes, start=1))
     return (first, *storage), dict.fromkeys((uid for uid, _ in takes), _SCP)
+
+
+def _accepted(association: Requestor, call: Call) -> int | None:
+    wanted = (call.abstract_syntax, call.transfer_syntax)
+    contexts = association.contexts.items()
+    return next((key for key, one in contexts if (one.abstract_syntax, one.transfer_syntax) == wanted), None)
 
 
 async def _pass_on(requestor: StorageScp, request: DimseRequest) -> StoreAnswer:
@@ -198,4 +240,4 @@ async def _pass_on(requestor: StorageScp, request: DimseRequest) -> StoreAnswer:
     response = await requestor.store(
         context.abstract_syntax, context.transfer_syntax, request.command, aiter(request.data)
     )
-    return StoreAnswer(response.status, response.text(ERROR_COMMENT))
+    return StoreAnswer.of(response)

@@ -115,7 +115,7 @@ async def _deliver(settings: Settings, relay: NatsRelay, serving: asyncio.Event)
     )
     called = settings.DIMSE_TARGET_AE or settings.DIMSE_AE
     pool = AssociationPool(peer, settings.DIMSE_AE, called, settings.DIMSE_TARGET_ASSOCIATIONS)
-    handler = TargetHandler(peer, pool, calling=settings.DIMSE_AE, called=called)
+    handler = TargetHandler(peer, pool, relay.report, calling=settings.DIMSE_AE, called=called)
     try:
         await relay.listen(handler, serving)
     finally:

@@ -5,12 +5,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
-from functools import partial
 
 import structlog
 
 from imaging_services.apps.dimse_proxy.edge.spool import Spool
-from imaging_services.domain.dicom.command_set import CommandField, CommandSet
+from imaging_services.apps.dimse_proxy.hearing import Hearing
+from imaging_services.domain.dicom.command_set import CommandField
 from imaging_services.domain.dicom.dimse import (
     Association,
     AssociationRequest,
@@ -22,13 +22,13 @@ from imaging_services.domain.dicom.dimse import (
     StoreAnswer,
 )
 from imaging_services.domain.dicom.storage_scp import RequestorScp
-from imaging_services.domain.errors import BackendUnavailable, ImagingError, InvalidInput, RetryableError
+from imaging_services.domain.errors import ImagingError, InvalidInput, RetryableError
 from imaging_services.domain.ingest.screening import screen
 from imaging_services.domain.relay.admission import Admission
 from imaging_services.domain.relay.identifier import LONGEST_IDENTIFIER, LONGEST_RELAYED, read_identifier
 from imaging_services.domain.relay.messages import AssociationNotice, AssociationState, Call, Origin
 from imaging_services.domain.relay.ports import RelayLink
-from imaging_services.domain.relay.services import PRINT_MANAGEMENT, STORAGE_COMMITMENT_PUSH
+from imaging_services.domain.relay.services import PRINT_MANAGEMENT, is_normalized
 from imaging_services.domain.relay.urgency import NOTHING_URGENT, Urgency, UrgentSeries
 
 log = structlog.get_logger(__name__)
@@ -74,8 +74,7 @@ class ProxyHandler:
         self._confirmed, self._lease = confirmed, lease_seconds
         self._sending: dict[str, Origin] = {}
         self._ended: dict[str, _Ended] = {}
-        self._printing: dict[str, Origin] = {}
-        self._hearing: dict[str, AsyncExitStack] = {}
+        self._hearing: dict[str, Hearing] = {}
         self._films = asyncio.Semaphore(_FILMS_AT_A_TIME)
         self._gets = asyncio.Semaphore(_GETS_AT_A_TIME)
 
@@ -118,9 +117,10 @@ class ProxyHandler:
             if call.abstract_syntax in PRINT_MANAGEMENT:
                 longest = LONGEST_RELAYED
                 await stack.enter_async_context(self._films)
-                self._printing[association.association_id] = call.origin
-            if call.abstract_syntax == STORAGE_COMMITMENT_PUSH:
-                await self._hear(association)
+            if is_normalized(call.command):
+                hearing = self._hearing.setdefault(association.association_id, Hearing(association))
+                await stack.enter_async_context(hearing.asking(self._link))
+                call = replace(call, hears=hearing.contexts)
             data = await read_identifier(request, longest)
             responses = self._link.request(call, data, request.cancellation, requestor)
             async with aclosing(responses) as relayed:  # type: ignore[type-var]  # a generator behind its port
@@ -128,20 +128,21 @@ class ProxyHandler:
                     yield response
 
     async def closed(self, association: Association, clean: bool) -> None:
-        """Tell the far side, so that it holds the study's revision no longer; behind the instances that are queued."""
-        if hearing := self._hearing.pop(association.association_id, None):
-            await hearing.aclose()
-        if printed := self._printing.pop(association.association_id, None):
-            await self._link.announce(AssociationNotice(printed, AssociationState.CLOSED, self._lease))
+        """Tell the far side, so that it holds the study's revision no longer, behind the instances that are queued; and
+        keeps no association to its target for this one, at once."""
+        hearing = self._hearing.pop(association.association_id, None)
+        if hearing is not None:
+            await hearing.close()
         self._urgent.forget(association.association_id)
-        origin = self._sending.pop(association.association_id, None)
-        if origin is None:
-            return
-        if self._confirmed:
-            await self._link.announce(AssociationNotice(origin, AssociationState.CLOSED, self._lease))
-            return
-        self._ended[association.association_id] = _Ended(origin, time.monotonic())
-        await self._finish(association.association_id)
+        sent = self._sending.pop(association.association_id, None)
+        if sent is not None and not self._confirmed:
+            if hearing is not None:  # its end reaches one process of the far side, which may not be the one that asks
+                await self._link.announce(AssociationNotice(sent, AssociationState.LEFT, self._lease))
+            self._ended[association.association_id] = _Ended(sent, time.monotonic())
+            await self._finish(association.association_id)
+        elif sent is not None or hearing is not None:
+            closed = AssociationNotice(_origin(association), AssociationState.CLOSED, self._lease)
+            await self._link.announce(closed)
 
     async def renew(self) -> None:
         """Say of every association that has sent instances that it is still open, until cancelled; and tell the ends
@@ -164,18 +165,6 @@ class ProxyHandler:
             return {}
         return outcome.extended if isinstance(outcome, Negotiated) else {}
 
-    async def _hear(self, association: Association) -> None:
-        """From now on the outcome of a storage commitment may come over this association (PS3.4 section J.3.3)."""
-        if association.association_id in self._hearing:
-            return
-        hearing = self._hearing[association.association_id] = AsyncExitStack()
-        try:
-            heard = self._link.hearing(association.association_id, partial(_report, association))
-            await hearing.enter_async_context(heard)
-        except BaseException:
-            del self._hearing[association.association_id]
-            raise
-
     async def _finish(self, association_id: str) -> bool:
         """Whether the end is told, or given up."""
         ended = self._ended[association_id]
@@ -195,17 +184,17 @@ class ProxyHandler:
             await self._link.announce(AssociationNotice(origin, AssociationState.OPEN, self._lease))
 
 
-async def _report(association: Association, call: Call, data: bytes) -> CommandSet:
-    contexts = association.contexts.items()
-    wanted = (call.abstract_syntax, call.transfer_syntax)
-    context_id = next((key for key, one in contexts if (one.abstract_syntax, one.transfer_syntax) == wanted), None)
-    if context_id is None or association.sub_operations is None or not association.sub_operations.is_open:
-        raise BackendUnavailable("the association takes no event reports")
-    return await association.sub_operations.request(context_id, call.command, data)
+def _origin(association: Association) -> Origin:
+    opened = association.request
+    return Origin(opened.association_id, opened.calling_ae_title, opened.called_ae_title)
 
 
 def _call(association: Association, request: DimseRequest) -> Call:
-    opened = association.request
-    origin = Origin(opened.association_id, opened.calling_ae_title, opened.called_ae_title)
     extended = association.extended.get(request.context.abstract_syntax, b"")
-    return Call(origin, request.context.abstract_syntax, request.context.transfer_syntax, request.command, extended)
+    return Call(
+        _origin(association),
+        request.context.abstract_syntax,
+        request.context.transfer_syntax,
+        request.command,
+        extended,
+    )

@@ -9,9 +9,32 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-from imaging_services.domain.dicom.command_set import CommandSet
+from imaging_services.domain.dicom.command_set import (
+    AFFECTED_SOP_CLASS_UID,
+    AFFECTED_SOP_INSTANCE_UID,
+    COMMAND_DATA_SET_TYPE,
+    COMMAND_FIELD,
+    ERROR_COMMENT,
+    MESSAGE_ID,
+    MESSAGE_ID_BEING_RESPONDED_TO,
+    STATUS,
+    CommandSet,
+)
 
 VERIFICATION = "1.2.840.10008.1.1"
+
+_OF_EVERY_RESPONSE = frozenset(
+    {
+        AFFECTED_SOP_CLASS_UID,
+        AFFECTED_SOP_INSTANCE_UID,
+        COMMAND_DATA_SET_TYPE,
+        COMMAND_FIELD,
+        ERROR_COMMENT,
+        MESSAGE_ID,
+        MESSAGE_ID_BEING_RESPONDED_TO,
+        STATUS,
+    }
+)
 
 
 class Status(IntEnum):
@@ -195,10 +218,23 @@ class DimseResponse:
 
 @dataclass(frozen=True, slots=True)
 class StoreAnswer:
-    """The outcome of a C-STORE: status and an optional Error Comment (0000,0902) of at most 64 characters."""
+    """The outcome of a C-STORE: status and an optional Error Comment (0000,0902) of at most 64 characters. ``details``
+    are further elements of a peer's response, such as Offending Element (PS3.7 annex C)."""
 
     status: int
     error_comment: str = ""
+    details: Mapping[int, int | str | bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, response: CommandSet) -> "StoreAnswer":
+        """What a response's command set says. Raises ``InvalidInput`` when it has no status."""
+        details = {element: value for element, value in response.elements.items() if element not in _OF_EVERY_RESPONSE}
+        return cls(response.status, response.text(ERROR_COMMENT), details)
+
+    def to(self, request: CommandSet) -> CommandSet:
+        """The response to a request."""
+        response = request.response(self.status, error_comment=self.error_comment)
+        return CommandSet({**self.details, **response.elements})
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +266,8 @@ class SubOperations(Protocol):
         """Send a C-STORE-RQ and return the response's command set."""
         ...
 
-    async def request(self, context_id: int, command: CommandSet, data: bytes | None = None) -> CommandSet:
-        """Send a request that has one response, and return its command set."""
+    async def request(self, context_id: int, command: CommandSet, data: bytes | None = None) -> "DimseResponse":
+        """Send a request that has one response, and return it."""
         ...
 
 
@@ -258,9 +294,17 @@ class AssociationHandler(Protocol):
 StoreHandler = Callable[[DimseRequest], Awaitable[StoreAnswer]]
 """Handles a C-STORE request; a raised ImagingError becomes its DIMSE status."""
 
+EventReportHandler = Callable[[AcceptedContext, CommandSet, bytes | None], Awaitable[DimseResponse]]
+"""Gives the response to an N-EVENT-REPORT request with its Event Information; a raised ImagingError refuses it."""
+
 
 class Requestor(Protocol):
     """An association that we opened."""
+
+    @property
+    def is_open(self) -> bool:
+        """Neither side has ended it."""
+        ...
 
     @property
     def contexts(self) -> Mapping[int, AcceptedContext]:
@@ -319,8 +363,9 @@ class DicomPeer(Protocol):
         contexts: tuple[ProposedContext, ...],
         roles: Mapping[str, Role] | None = None,
         extended: Mapping[str, bytes] | None = None,
+        events: EventReportHandler | None = None,
     ) -> Requestor:
-        """Open an association.
+        """Open an association. ``events`` answers the event reports that the peer sends over it, one after another.
 
         Raises ``Refused`` on A-ASSOCIATE-RJ permanent, ``OutOfResources`` on transient rejection,
         ``BackendUnavailable`` when the peer cannot be reached, ``DeadlineExceeded`` past the time limit.

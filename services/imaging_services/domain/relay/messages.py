@@ -52,6 +52,7 @@ H_LEASE = "Imaging-Lease-Seconds"
 URGENT = "urgent"
 """The value of ``H_PRIORITY``; other stores have none."""
 H_TAKES = "Imaging-Takes"
+H_HEARS = "Imaging-Hears"
 H_SUB_OPERATION = "Imaging-Sub-Operation"
 H_LAST = "Imaging-Last"
 H_BLOCKS = "Imaging-Blocks"
@@ -88,7 +89,8 @@ class Call:
     """A request message at the near side: where it comes from, its presentation context, its command set.
 
     ``extended`` is the application information that was accepted for its SOP class (PS3.7 section D.3.3.5). Of a C-GET,
-    ``takes`` are the contexts in which the requestor takes instances; None: it takes none over the relay."""
+    ``takes`` are the contexts in which the requestor takes instances; None: it takes none over the relay. Of a DIMSE-N
+    request, ``hears`` are the contexts in which the requestor may be sent event reports."""
 
     origin: Origin
     abstract_syntax: str
@@ -96,6 +98,7 @@ class Call:
     command: CommandSet
     extended: bytes = b""
     takes: tuple[Context, ...] | None = None
+    hears: tuple[Context, ...] = ()
 
     def headers(self) -> dict[str, str]:
         """As message headers."""
@@ -106,6 +109,8 @@ class Call:
             headers[H_EXTENDED] = self.extended.hex()
         if self.takes is not None:
             headers[H_TAKES] = _encode_contexts(self.takes)
+        if self.hears:
+            headers[H_HEARS] = _encode_contexts(self.hears)
         return headers
 
     @classmethod
@@ -117,8 +122,9 @@ class Call:
             extended = bytes.fromhex(headers.get(H_EXTENDED, ""))
         except ValueError:
             raise InvalidInput(f"relay message with a broken header {H_EXTENDED}") from None
-        takes = _decode_contexts(headers[H_TAKES]) if H_TAKES in headers else None
-        return cls(origin, *syntaxes, decode_command(header(headers, H_COMMAND)), extended, takes)
+        takes = _decode_contexts(headers, H_TAKES) if H_TAKES in headers else None
+        hears = _decode_contexts(headers, H_HEARS) if H_HEARS in headers else ()
+        return cls(origin, *syntaxes, decode_command(header(headers, H_COMMAND)), extended, takes, hears)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +204,8 @@ class AssociationState(StrEnum):
 
     OPEN = "open"
     RENEWED = "renewed"
+    LEFT = "left"
+    """It asks nothing any more, while what it has stored is still on its way."""
     CLOSED = "closed"
 
 
@@ -230,12 +238,12 @@ def _encode_contexts(contexts: Sequence[Context]) -> str:
     return json.dumps(by_class, separators=(",", ":"))
 
 
-def _decode_contexts(text: str) -> tuple[Context, ...]:
+def _decode_contexts(headers: Headers, name: str) -> tuple[Context, ...]:
     try:
-        by_class = json.loads(text)
+        by_class = json.loads(headers[name])
         return tuple((str(uid), str(syntax)) for uid, syntaxes in by_class.items() for syntax in syntaxes)
     except (ValueError, AttributeError, TypeError):
-        raise InvalidInput(f"relay message with a broken header {H_TAKES}") from None
+        raise InvalidInput(f"relay message with a broken header {name}") from None
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from imaging_services.domain.dicom.command_set import CommandSet
 from imaging_services.domain.dicom.dimse import (
     AssociationRequest,
     Cancellation,
@@ -20,8 +19,8 @@ DataSource = Callable[[], AsyncIterator[bytes]]
 """Opens a data set that has been received whole, as blocks of bytes; may be called again for another try."""
 
 
-EventHandler = Callable[[Call, bytes], Awaitable[CommandSet]]
-"""Passes an event report on to the peer, and returns the response's command set."""
+EventHandler = Callable[[Call, bytes | None], Awaitable[DimseResponse]]
+"""Passes an event report on to the peer, and returns the response, with its Event Reply if there is one."""
 
 
 class RelayLink(Protocol):
@@ -58,9 +57,9 @@ class RelayLink(Protocol):
         the block."""
         ...
 
-    async def report(self, call: Call, data: bytes) -> CommandSet:
-        """Send an event report over the association of the call's origin, which is one of the other end; the response's
-        command set. Raises ``BackendUnavailable`` when it is not open any more, and what its handler raises."""
+    async def report(self, call: Call, data: bytes | None) -> DimseResponse:
+        """Send an event report over the association of the call's origin, which is one of the other end; the response.
+        Raises ``BackendUnavailable`` when it is not open any more, and what its handler raises."""
         ...
 
     async def announce(self, notice: AssociationNotice) -> None:

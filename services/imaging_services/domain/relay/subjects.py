@@ -108,9 +108,11 @@ class RelaySubjects:
         """From the near side to the far side about one request: cancel, and how much has been received."""
         return self._subject("control", request_id)
 
-    def event(self, association_id: str) -> str:
-        """Event reports over one association at this end, answered by the process that has it."""
-        return self._subject("event", _token(association_id))
+    def event(self, association_id: str, *, large: bool = False) -> str:
+        """Event reports over one association at this end, answered by the process that has it. The ``large`` ones lie
+        in the bucket; who knows of none does not hear them."""
+        association = _token(association_id)
+        return self._subject("event", association, "large") if large else self._subject("event", association)
 
     @property
     def stream(self) -> str:
