@@ -16,7 +16,7 @@ from imaging_services.domain.errors import BackendUnavailable, Refused
 from imaging_services.domain.events.envelope import DICOM_AVAILABLE, STUDY_REVISION, CloudEvent
 from imaging_services.domain.events.subjects import EventSubjects
 from imaging_services.domain.ports import EventLog
-from support.events import an_event, consuming, eventually, letters, letters_arrive
+from support.events import an_event, an_urgent_event, consuming, eventually, letters, letters_arrive
 from support.servers import Nats
 
 _DELAYS = (0.05, 0.1)
@@ -75,6 +75,36 @@ async def test_a_consumer_gets_its_types_in_order(log: EventLog) -> None:
         await eventually(lambda: len(seen.events) >= 600)
         await asyncio.sleep(0.1)
     assert seen.ids == [event.id for event in wanted]
+
+
+async def test_urgent_events_overtake_those_that_wait_and_keep_their_own_order(log: EventLog) -> None:
+    backlog = [an_event(number=number) for number in range(300)]
+    urgent = [an_urgent_event(number) for number in range(3)]
+    seen, appended = Recorder(), asyncio.Event()
+
+    async def slow(event: CloudEvent) -> None:
+        await seen(event)
+        await appended.wait()
+        await asyncio.sleep(0.005)
+
+    await log.append(backlog)
+    async with consuming(log, "slow", slow, concurrency=1):
+        await eventually(lambda: seen.events)
+        await log.append(urgent)
+        appended.set()
+        await eventually(lambda: len(seen.events) == 303)
+    assert [one for one in seen.events if one in urgent] == urgent
+    assert seen.ids.index(urgent[-1].id) < 250
+    assert [one.id for one in seen.events if one not in urgent] == [one.id for one in backlog]
+
+
+async def test_an_urgent_event_that_failed_comes_again_and_becomes_a_dead_letter(log: EventLog) -> None:
+    event = an_urgent_event()
+    await log.append([event])
+    seen = Recorder(*[BackendUnavailable("away")] * 9)
+    async with consuming(log, "tired", seen):
+        (letter,) = await letters_arrive(log, 1)
+    assert (letter.event, letter.consumer, letter.attempts) == (event, "tired", _MAX_TRIES)
 
 
 async def test_every_consumer_gets_every_event(log: EventLog) -> None:
@@ -149,8 +179,10 @@ async def test_events_that_wait_for_another_try_do_not_hold_up_others(log: Event
         assert len(await letters_arrive(log, 5)) == 5
 
 
-async def test_a_redriven_event_goes_to_its_own_consumer_only_and_as_often_as_asked(log: EventLog) -> None:
-    event = an_event()
+@pytest.mark.parametrize("event", [an_event(), an_urgent_event()], ids=["normal", "urgent"])
+async def test_a_redriven_event_goes_to_its_own_consumer_only_and_as_often_as_asked(
+    log: EventLog, event: CloudEvent
+) -> None:
     await log.append([event])
     failing, other = Recorder(Refused("no"), Refused("still no")), Recorder()
     async with consuming(log, "failing", failing), consuming(log, "other", other):
@@ -224,7 +256,8 @@ async def test_no_more_events_in_the_handler_than_allowed(log: EventLog) -> None
         await handler(event)
         await done(event)
 
-    await log.append([an_event(number=number) for number in range(60)])
+    await log.append([an_event(number=number) for number in range(30)])
+    await log.append([an_urgent_event(number) for number in range(30)])
     async with consuming(log, "bounded", counted, concurrency=3):
         await eventually(lambda: len(done.events) == 60)
     assert most == 3

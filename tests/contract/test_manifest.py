@@ -8,13 +8,17 @@ from datetime import timedelta
 
 import pytest
 
-from imaging_services.domain.errors import BackendUnavailable, Conflict, InvalidInput, MissingIdentifier
+from imaging_services.domain.errors import BackendUnavailable, Conflict, InvalidInput, MissingIdentifier, Superseded
 from imaging_services.domain.events.envelope import (
+    ACCEPTED_AT,
     DICOM_AVAILABLE,
     IMAGE_STORED,
+    PRIORITY,
     STUDY_REVISION,
+    URGENT,
     CloudEvent,
     event_id,
+    is_urgent,
 )
 from imaging_services.domain.manifest.query import Level, Query, Scope
 from imaging_services.domain.ports import Counts
@@ -255,6 +259,41 @@ async def test_revisions_count_up_and_list_what_is_new(manifest):
     assert len(second["study"]["series"][0]["instances"]) == 2
 
 
+async def test_an_urgent_instance_makes_the_next_revision_of_its_study_urgent_and_not_the_one_after(manifest):
+    urgent = replace(stored("1.2", "1.2.1", "1.2.1.2"), extensions={PRIORITY: URGENT})
+    for events, marks in [
+        ([stored("1.2", "1.2.1", "1.2.1.1"), stored("1.3", "1.3.1", "1.3.1.1")], {"1.2": False, "1.3": False}),
+        ([urgent, stored("1.3", "1.3.1", "1.3.1.2")], {"1.2": True, "1.3": False}),
+        ([urgent], {}),  # known already: nothing to tell
+        ([stored("1.2", "1.2.1", "1.2.1.3")], {"1.2": False}),
+    ]:
+        await manifest.record(events)
+        await manifest.revise(QUIET)
+        made = [event for event in await published(manifest) if event.type == STUDY_REVISION]
+        assert {json.loads(one.data)["study"]["studyInstanceUID"]: is_urgent(one) for one in made} == marks
+
+
+async def test_an_urgent_instance_that_is_no_news_makes_no_revision_urgent(manifest):
+    """Nothing of it is announced ahead of the others, and a revision is to come behind the images that it tells of."""
+    accepted = {ACCEPTED_AT: "2026-11-21T10:00:00+00:00"}
+    known, doubled = stored("1.2", "1.2.1", "1.2.1.1"), stored("1.3", "1.3.1", "1.3.1.1")
+    later = replace(stored("1.4", "1.4.1", "1.4.1.1"), extensions=accepted)
+    earlier = replace(
+        stored("1.4", "1.4.1", "1.4.1.1", content="older"),
+        extensions={ACCEPTED_AT: "2026-11-21T09:00:00+00:00", PRIORITY: URGENT},
+    )
+    urgently = {PRIORITY: URGENT}
+    await manifest.record([known, later])
+    outcomes = await manifest.record(
+        [replace(known, extensions=urgently), doubled, replace(doubled, extensions=urgently), earlier]
+    )
+    assert [type(one) for one in outcomes] == [type(None)] * 3 + [Superseded]
+    await manifest.revise(QUIET)
+    made = await published(manifest)
+    assert len([event for event in made if event.type == STUDY_REVISION]) == 3
+    assert not any(map(is_urgent, made))
+
+
 async def test_a_study_is_revised_only_when_it_is_quiet(manifest):
     await manifest.record([stored("1.2", "1.2.1", "1.2.1.1")])
     assert await manifest.revise(timedelta(minutes=1)) == 0
@@ -282,12 +321,13 @@ async def test_a_released_association_holds_nothing_any_more(holds):
 async def test_a_hold_lapses_unless_it_is_renewed(holds):
     manifest, holder = holds
     await manifest.record([stored("1.2", "1.2.1", "1.2.1.1"), stored("1.3", "1.3.1", "1.3.1.1")])
-    await holder.hold("renewed", "1.2", timedelta(milliseconds=200))
-    await holder.hold("silent", "1.3", timedelta(milliseconds=200))
-    assert await manifest.revise(QUIET) == 0
-    await holder.renew("renewed", timedelta(minutes=1))
-    await asyncio.sleep(0.3)
-    assert await manifest.revise(QUIET) == 1
+    for association, study in (("renewed", "1.2"), ("silent", "1.3")):
+        await holder.hold(association, study, timedelta(milliseconds=500))
+    await holder.renew("renewed", timedelta(minutes=10))
+    async with asyncio.timeout(60):
+        while not (revised := await manifest.revise(QUIET)):
+            await asyncio.sleep(0.1)
+    assert revised == 1
     assert json.loads((await published(manifest))[-1].data)["study"]["studyInstanceUID"] == "1.3"
 
 

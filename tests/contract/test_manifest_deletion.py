@@ -238,6 +238,23 @@ async def test_objects_wait_to_be_removed_once(manifest):
     assert await manifest.waiting_objects("north") == []
 
 
+async def test_an_object_that_has_become_another_providers_does_not_wait_to_be_removed(manifest):
+    shared = {"store": {"bucketName": "shared"}}
+    await manifest.record([first := stored("1.2", "1.2.1", "1.2.1.1", **shared), stored("1.3", "1.3.1", "1.3.1.1")])
+    await delete(manifest, "1.2")
+    await delete(manifest, "1.3")
+    assert len(await manifest.waiting_objects("north")) == 2
+    await manifest.record([stored("1.2", "1.2.1", "1.2.1.1", provider="south", **shared)])
+    await manifest.record([stored("1.3", "1.3.1", "1.3.1.1", provider="south")])  # in a bucket of its own
+    ours = json.loads(first.data)["store"]["objectName"]
+    assert ours not in [one.object_name for one in await manifest.waiting_objects("north")]
+    assert len(await manifest.waiting_objects("north")) == 1
+    await manifest.record([stored("1.2", "1.2.1", "1.2.1.1", provider="south", content="other", **shared)])
+    assert len(await manifest.waiting_objects("north")) == 1  # a version that was replaced stays
+    await delete(manifest, "1.2", provider="south")
+    assert len(await manifest.waiting_objects("north")) == 2
+
+
 async def test_the_query_api_tells_of_waiting_objects(manifest):
     await manifest.record([stored("1.2", "1.2.1", "1.2.1.1")])
     await delete(manifest, "1.2")

@@ -10,7 +10,7 @@ from pathlib import Path
 import nats
 import orjson
 import pytest
-from nats.js.api import StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StoreCompression, StreamConfig
 from nats.js.errors import NotFoundError
 
 from imaging_services.adapters.nats.connection import connect
@@ -22,7 +22,7 @@ from imaging_services.adapters.nats.types import NatsClient
 from imaging_services.domain.errors import BackendUnavailable, InvalidInput, Refused, RetryableError
 from imaging_services.domain.events.envelope import DICOM_AVAILABLE, STUDY_REVISION, CloudEvent
 from imaging_services.domain.events.subjects import EventSubjects
-from support.events import an_event, consuming, eventually, letters, letters_arrive
+from support.events import an_event, an_urgent_event, consuming, eventually, letters, letters_arrive
 from support.nats_process import NatsProcess
 from support.ports import a_free_port
 from support.servers import Nats
@@ -139,8 +139,39 @@ async def test_the_stream_is_widened_and_never_narrowed(client: NatsClient, subj
     await JetStreamEventLog(client, subjects, replace(_POLICY, retention=timedelta(days=7))).prepare()
     await JetStreamEventLog(client, subjects, replace(_POLICY, retention=timedelta(days=1))).prepare()
     config = (await js.stream_info(subjects.event_stream)).config
-    assert set(config.subjects or []) == {foreign, subjects.all_events, subjects.all_redrives}
+    assert set(config.subjects or []) == {foreign, subjects.all_events, subjects.all_redrives, subjects.all_urgent}
     assert config.max_age == 7 * 86400
+
+
+async def test_a_log_is_compressed_on_disk(tmp_path: Path) -> None:
+    header = orjson.dumps({"elements": [{"group": "0009", "element": f"{n:04X}", "vr": "LO"} for n in range(300)]})
+    events = [replace(an_event(), data=header) for _ in range(700)]
+    seen: list[str] = []
+
+    async def handler(event: CloudEvent) -> None:
+        seen.append(event.id)
+
+    with NatsProcess(tmp_path) as server:
+        async with connect(NatsSettings(url=server.url, subject_root="small")) as client:
+            log = JetStreamEventLog(client, EventSubjects("small", "edi"), _POLICY)
+            await log.append(events)
+            # Blocks of 8 MB are compressed when they are full; the last one is not.
+            await eventually(lambda: sum(file.stat().st_size for file in tmp_path.rglob("*.blk")) < 4_000_000)
+            async with consuming(log, "binding", handler):
+                await eventually(lambda: len(seen) == 700)
+    assert len(header) * 700 > 8 * 1024 * 1024
+    assert set(seen) == {event.id for event in events}
+
+
+async def test_a_log_of_a_former_version_is_compressed_from_now_on_and_stays_so(
+    client: NatsClient, log: JetStreamEventLog, subjects: EventSubjects
+) -> None:
+    plain = JetStreamEventLog(client, subjects, replace(_POLICY, compressed=False))
+    compressions = []
+    for one in (plain, log, plain):
+        await one.prepare()
+        compressions.append((await client.jetstream().stream_info(subjects.event_stream)).config.compression)
+    assert compressions == [StoreCompression.NONE, StoreCompression.S2, StoreCompression.S2]
 
 
 @pytest.mark.parametrize(
@@ -168,15 +199,16 @@ async def test_a_message_that_is_no_event_becomes_a_dead_letter_and_can_be_looke
 
     async with consuming(log, "binding", handler):
         await eventually(lambda: seen == [good.id])
-        first, second = await letters_arrive(log, 2)
-        assert "no ce- headers" in first.reason
-        assert first.event.type == "UnreadableMessage"
-        assert orjson.loads(first.event.data) == {"body": "bm90IGFuIGV2ZW50"}
-        assert "not JSON" in second.reason
+        # Several are handled at once, so that the letters come in any order.
+        without_headers, broken_data = sorted(await letters_arrive(log, 2), key=lambda one: "not JSON" in one.reason)
+        assert "no ce- headers" in without_headers.reason
+        assert without_headers.event.type == "UnreadableMessage"
+        assert orjson.loads(without_headers.event.data) == {"body": "bm90IGFuIGV2ZW50"}
+        assert "not JSON" in broken_data.reason
         # Put back as it was, it is refused again: nothing is lost on the way.
         assert await log.redrive() == 2
         again = await letters_arrive(log, 2)
-        assert [letter.reason for letter in again] == [first.reason, second.reason]
+        assert {letter.reason for letter in again} == {without_headers.reason, broken_data.reason}
 
 
 async def test_a_long_handler_is_not_taken_for_dead(log: JetStreamEventLog) -> None:
@@ -246,6 +278,67 @@ async def test_a_consumer_may_begin_with_what_is_new(client: NatsClient, subject
     async with consuming(log, "late", handler):
         await asyncio.sleep(0.3)
     assert seen == [new.id]
+
+
+@pytest.mark.parametrize("begin", [DeliverPolicy.ALL, DeliverPolicy.NEW])
+async def test_a_consumer_of_a_former_version_gets_the_urgent_events_that_came_before_it_was_upgraded(
+    client: NatsClient, log: JetStreamEventLog, subjects: EventSubjects, begin: DeliverPolicy
+) -> None:
+    js = client.jetstream()
+    former = [subjects.all_events, subjects.all_redrives]
+    await js.add_stream(StreamConfig(name=subjects.event_stream, subjects=former))
+    await log.append([before := an_urgent_event()])
+    durable = ConsumerConfig(
+        durable_name="binding",
+        filter_subjects=[subjects.event(DICOM_AVAILABLE), subjects.redrive("binding")],
+        deliver_policy=begin,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=1,
+        max_deliver=-1,
+        max_ack_pending=50_000,
+    )
+    await js.add_consumer(subjects.event_stream, durable)
+    await log.append([urgent := an_urgent_event()])
+    seen: list[str] = []
+
+    async def handler(event: CloudEvent) -> None:
+        seen.append(event.id)
+
+    expected = [before.id, urgent.id] if begin == DeliverPolicy.ALL else [urgent.id]
+    async with consuming(log, "binding", handler):
+        await eventually(lambda: seen == expected)
+    await log.append([again := an_urgent_event()])
+    async with consuming(log, "binding", handler):
+        await eventually(lambda: seen == [*expected, again.id])
+
+
+async def test_what_waits_for_a_hand_is_given_back_at_the_end_and_not_taken_for_dead_before(
+    log: JetStreamEventLog,
+) -> None:
+    backlog = [an_event(number=number) for number in range(3)]
+    urgent = [an_urgent_event(number) for number in range(2)]
+    begun: list[str] = []
+    finish = asyncio.Event()
+
+    async def handler(event: CloudEvent) -> None:
+        begun.append(event.id)
+        await finish.wait()
+
+    await log.append(urgent)
+    async with consuming(log, "binding", handler, concurrency=2) as consumer:
+        await eventually(lambda: len(begun) == 2)
+        await log.append(backlog)
+        await asyncio.sleep(2.5 * _POLICY.ack_wait.total_seconds())
+        consumer.cancel()
+        for _ in range(50):  # turns of the loop, not a time: it is told before a hand becomes free
+            await asyncio.sleep(0)
+        finish.set()
+        with pytest.raises(asyncio.CancelledError):
+            await consumer
+    assert begun == [one.id for one in urgent]
+    async with consuming(log, "binding", handler):
+        await eventually(lambda: len(begun) == 5)
+    assert sorted(begun) == sorted(one.id for one in [*urgent, *backlog])
 
 
 async def test_names_that_nats_refuses_are_kept_apart(log: JetStreamEventLog) -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import orjson
 
-from imaging_services.domain.events.envelope import DICOM_AVAILABLE, CloudEvent
+from imaging_services.domain.events.envelope import DICOM_AVAILABLE, PRIORITY, URGENT, CloudEvent
 from imaging_services.domain.ports import DeadLetter, EventHandler, EventLog
 
 
@@ -16,6 +17,11 @@ def an_event(event_type: str = DICOM_AVAILABLE, *, number: int = 0, **members: o
     """An event with an id of its own."""
     data = {"provider": "north", "endpoint": f"http://north/{number}", **members}
     return CloudEvent(type=event_type, source="test", id=str(uuid.uuid4()), data=orjson.dumps(data))
+
+
+def an_urgent_event(number: int = 0) -> CloudEvent:
+    """An event that overtakes others."""
+    return dataclasses.replace(an_event(number=number), extensions={PRIORITY: URGENT})
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """The event log of a DicomEventDrivenIngestion: where it is, and how pods are told."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from imaging_operator.builders.certificates import client_files, client_mounts
@@ -13,7 +13,7 @@ from imaging_operator.errors import Wrong
 from imaging_operator.specs.connections import ClientTls
 from imaging_operator.specs.event_driven_ingestion import EventDrivenIngestionSpec
 from imaging_services.domain.errors import SettingsError
-from imaging_services.domain.events.subjects import EventSubjects
+from imaging_services.domain.events.subjects import EventSubjects, urgent_durable
 from imaging_services.domain.nats_names import token
 
 TOKEN_KEY = "token"  # noqa: S105 - the key's name
@@ -72,7 +72,8 @@ class EventLog:
 
     def lag(self, consumer: str, settings: Any) -> Lag:
         """What KEDA looks at for one durable consumer."""
-        return nats_lag(self.url, self.namespace, self.subjects.event_stream, token(consumer), settings)
+        lag = nats_lag(self.url, self.namespace, self.subjects.event_stream, token(consumer), settings)
+        return replace(lag, urgent=urgent_durable(consumer))
 
 
 def event_log(namespace: str, name: str, spec: EventDrivenIngestionSpec, settings: Any) -> EventLog:

@@ -13,13 +13,20 @@ _LAG = 100
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """A JetStream consumer whose waiting messages say how many pods are needed."""
+    """A JetStream consumer whose waiting messages say how many pods are needed; ``urgent`` is that of the messages
+    which overtake, if it has one: then each of the two counts."""
 
     monitoring: str
     """``host:port`` of the NATS server's monitoring endpoint."""
     account: str
     stream: str
     consumer: str
+    urgent: str = ""
+
+    @property
+    def consumers(self) -> list[str]:
+        """Both."""
+        return [self.consumer, self.urgent] if self.urgent else [self.consumer]
 
 
 def autoscaling(owner: Owner, workload: Workload, lag: Lag | None = None) -> list[Json]:
@@ -87,12 +94,13 @@ def _scaled_object(owner: Owner, workload: Workload, lag: Lag) -> Json:
                     "type": "nats-jetstream",
                     "metadata": {
                         "account": lag.account,
-                        "consumer": lag.consumer,
+                        "consumer": consumer,
                         "lagThreshold": str(_LAG),
                         "natsServerMonitoringEndpoint": lag.monitoring,
                         "stream": lag.stream,
                     },
                 }
+                for consumer in lag.consumers
             ],
         },
     }

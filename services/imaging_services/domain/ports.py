@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from imaging_services.domain.errors import PermanentError
 from imaging_services.domain.events.envelope import CloudEvent
@@ -67,6 +67,15 @@ class ObjectStore(Protocol):
         ...
 
 
+@runtime_checkable
+class LocalObjects(Protocol):
+    """A storage space whose objects are files of this machine, which can be sent on without being read."""
+
+    def file(self, key: str) -> Path:
+        """Where the object is, or would be. Raises ``NotFound`` for what is no key."""
+        ...
+
+
 class EventSink(Protocol):
     """Where a producer hands in events: ``K_SINK``."""
 
@@ -110,7 +119,8 @@ class EventLog(Protocol):
     ) -> None:
         """Deliver events to the handler until cancelled; on cancellation finish what is in the handler.
 
-        An event is acknowledged when the handler returns. A RetryableError (or unforeseen error) has it delivered
+        Urgent events (``is_urgent``) come before those that wait, and among themselves in order. An event is
+        acknowledged when the handler returns. A RetryableError (or unforeseen error) has it delivered
         again with growing delay; a PermanentError, or the last try, makes it a dead letter with the reason.
         """
         ...

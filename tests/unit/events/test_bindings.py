@@ -145,6 +145,13 @@ def test_a_wrong_message_is_named(headers: dict[str, str] | None, payload: bytes
         decode_nats(headers, payload)
 
 
+def test_a_document_may_be_left_to_who_reads_it() -> None:
+    headers, _ = encode_nats(CloudEvent(DICOM_AVAILABLE, "s", "i", b"{}"))
+    assert decode_nats(headers, b"{", parsed_later=True).data == b"{"
+    with pytest.raises(InvalidInput, match="no data"):
+        decode_nats(headers, b"", parsed_later=True)
+
+
 @pytest.mark.parametrize(("event_type", "same"), [(DICOM_AVAILABLE, True), (STUDY_REVISION, False)])
 def test_a_fact_is_the_same_from_any_source_and_a_revision_is_its_processors_own(event_type: str, same: bool) -> None:
     make: Callable[[str], CloudEvent] = lambda source: CloudEvent(event_type, source, "1", b"{}")  # noqa: E731

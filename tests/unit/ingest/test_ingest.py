@@ -297,7 +297,7 @@ async def test_an_object_that_cannot_be_announced_is_not_written_on(
         finally:
             ended.set()
 
-    def broken(*arguments: object) -> None:
+    def broken(*arguments: object, **named: object) -> None:
         raise RuntimeError("no event")
 
     monkeypatch.setattr(ingesting.store, "put", never)

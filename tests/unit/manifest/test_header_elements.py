@@ -6,7 +6,16 @@ import orjson
 import pytest
 
 from imaging_services.domain.errors import InvalidInput
+from imaging_services.domain.events.envelope import (
+    DICOM_AVAILABLE,
+    IMAGE_DELETED,
+    IMAGE_STORED,
+    STUDY_REVISION,
+    CloudEvent,
+)
 from imaging_services.domain.manifest.header_elements import cut_document, header_elements
+from imaging_services.domain.manifest.recording import read_event
+from support.manifest_events import stored
 
 PLAIN = {"group": "0008", "element": "0060", "vr": "CS", "value": "CT"}
 NAME = {"group": "0010", "element": "0010", "vr": "PN", "value": 'A},{"group":"0010"}]},"store":^B'}
@@ -91,3 +100,38 @@ def test_what_is_no_element_is_refused(element: object) -> None:
 def test_what_is_no_element_is_refused_among_pieces() -> None:
     with pytest.raises(InvalidInput):
         cut_document(orjson.dumps(document(PLAIN, PLAIN | {"value": 7})))
+
+
+@pytest.mark.parametrize("piece", [b"", b'"', b"{", b"}", b"]", b",", b":", b"\\", b"\xff", b"\n"], ids=repr)
+def test_a_document_that_is_no_json_is_refused_wherever_it_is_broken(piece: bytes) -> None:
+    """The processor's NATS ingress leaves it to the reading of an event to find that out."""
+    whole = orjson.dumps(orjson.loads(stored("1.2", "1.3", "1.4", attributes={"00100010": "Näme^A"}).data))
+    assert cut_document(whole) is not None
+    broken = [whole[:place] + piece + whole[place + 1 :] for place in range(len(whole))]
+    refused = 0
+    for data in filter(_is_no_json, [*broken, whole[:-1], whole + piece[:1]]):
+        with pytest.raises(InvalidInput):
+            read_event(CloudEvent(IMAGE_STORED, "s", "i", data))
+        refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("event_type", [DICOM_AVAILABLE, IMAGE_DELETED, STUDY_REVISION])
+def test_numbers_that_json_does_not_have_are_refused_in_every_document(event_type: str, number: str) -> None:
+    """Whoever reads the event log would refuse them."""
+    instance = {"seriesInstanceUID": "1.3", "sopInstanceUID": "1.4", "objectName": "o"}
+    study = {"studyInstanceUID": "1.2"}
+    document = {"provider": "p", "endpoint": "e", "study": study, **study, "instances": [instance]}
+    data = orjson.dumps(document)
+    read_event(CloudEvent(event_type, "s", "i", data))
+    with pytest.raises(InvalidInput, match="not JSON"):
+        read_event(CloudEvent(event_type, "s", "i", data[:-1] + b',"more":%s}' % number.encode()))
+
+
+def _is_no_json(data: bytes) -> bool:
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return True
+    return False

@@ -7,16 +7,32 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from imaging_services.domain.errors import ImagingError, is_retryable
-from imaging_services.domain.events.envelope import CloudEvent
+from imaging_services.domain.events.envelope import CloudEvent, is_urgent
 from imaging_services.domain.events.nats_binding import deduplication_id
 from imaging_services.domain.ports import DeadLetter, EventHandler
 
 
 @dataclass
 class _Consumer:
+    """``position`` and ``waiting`` are of urgent events (True) and of the others."""
+
     types: frozenset[str]
-    position: int = 0
-    waiting: deque[tuple[CloudEvent, int]] = field(default_factory=deque)  # with the number of tries so far
+    position: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+    waiting: dict[bool, deque[tuple[CloudEvent, int]]] = field(  # with the number of tries so far
+        default_factory=lambda: {True: deque(), False: deque()}
+    )
+
+    def take(self, events: Sequence[CloudEvent]) -> tuple[CloudEvent, int] | None:
+        """The next one, urgent ones first; None when there is none."""
+        for urgent in (True, False):
+            if self.waiting[urgent]:
+                return self.waiting[urgent].popleft()
+            while self.position[urgent] < len(events):
+                event = events[self.position[urgent]]
+                self.position[urgent] += 1
+                if event.type in self.types and is_urgent(event) == urgent:
+                    return event, 0
+        return None
 
 
 class MemoryEventLog:
@@ -86,13 +102,8 @@ class MemoryEventLog:
     async def _next(self, state: _Consumer, stopping: asyncio.Event) -> tuple[CloudEvent, int] | None:
         async with self._changed:
             while not stopping.is_set():
-                if state.waiting:
-                    return state.waiting.popleft()
-                while state.position < len(self.events):
-                    event = self.events[state.position]
-                    state.position += 1
-                    if event.type in state.types:
-                        return event, 0
+                if (item := state.take(self.events)) is not None:
+                    return item
                 await self._changed.wait()
         return None
 
@@ -119,5 +130,5 @@ class MemoryEventLog:
     async def _requeue(self, state: _Consumer, event: CloudEvent, tries: int, delay: float) -> None:
         await asyncio.sleep(delay)
         async with self._changed:
-            state.waiting.append((event, tries))
+            state.waiting[is_urgent(event)].append((event, tries))
             self._changed.notify_all()

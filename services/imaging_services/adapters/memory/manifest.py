@@ -11,11 +11,10 @@ from imaging_services.adapters.memory.manifest_records import (
     MemoryInstance,
     MemorySeries,
     MemoryStudy,
-    Objects,
 )
 from imaging_services.adapters.memory.manifest_search import behind, study_records
 from imaging_services.domain.errors import Conflict, PermanentError
-from imaging_services.domain.events.envelope import EVENT_TYPES, CloudEvent
+from imaging_services.domain.events.envelope import EVENT_TYPES, CloudEvent, is_urgent
 from imaging_services.domain.manifest.attributes import PATIENT_INSTANCES, PATIENT_SERIES, PATIENT_STUDIES
 from imaging_services.domain.manifest.deletion import DeletedObject, Deletion
 from imaging_services.domain.manifest.header_elements import Attributes
@@ -97,6 +96,7 @@ class MemoryManifest:
         study.attributes = fill_absent(study.attributes, new.study)
         series.attributes = fill_absent(series.attributes, new.series)
         study.last_recorded = datetime.now(UTC)
+        study.urgent |= is_urgent(new.event)
         endpoint = series.first.wado_internal
         return [stored_event(new, repeats), available_event(new, self._source, endpoint, repeats)]
 
@@ -108,18 +108,20 @@ class MemoryManifest:
         study = self._studies.get(deletion.study_instance_uid)
         if study is None:
             return []
-        objects: Objects = {}
-        for one in deletion.instances:
-            objects |= study.delete(deletion.provider, one.seriesInstanceUID, one.sopInstanceUID, one.objectName)
-        if not objects:
+        deleted = [
+            study.delete(deletion.provider, one.seriesInstanceUID, one.sopInstanceUID, one.objectName)
+            for one in deletion.instances
+        ]
+        if not any(deleted):
             return []
-        self._deletions.add(deletion.provider, objects)
+        for left in filter(None, deleted):
+            self._deletions.add(deletion.provider, left)
         study.last_recorded = datetime.now(UTC)
         return [deletion.event]
 
     async def waiting_objects(self, provider: str, limit: int = 256) -> list[DeletedObject]:
         """See ``DeletedObjects.waiting_objects``."""
-        return self._deletions.waiting(provider)[:limit]
+        return self._deletions.waiting(provider, self._studies)[:limit]
 
     async def objects_removed(self, provider: str, objects: Sequence[DeletedObject]) -> None:
         """See ``DeletedObjects.objects_removed``."""
@@ -136,8 +138,11 @@ class MemoryManifest:
             states = [_state(series) for series in study.series.values()]
             states += [deleted_series(uid, "", gone) for uid, gone in study.deletions.items()]
             study.deletions = {}
-            self._outbox.append(study_revision(self._source, study.uid, study.revision, study.attributes, states))
+            self._outbox.append(
+                study_revision(self._source, study.uid, study.revision, study.attributes, states, urgent=study.urgent)
+            )
             study.revision += 1
+            study.urgent = False
             study.last_recorded = None
         return len(due[:limit])
 

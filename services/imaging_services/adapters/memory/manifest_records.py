@@ -1,6 +1,6 @@
 """What the in-memory manifest keeps, and its records as the attributes that searches match and return."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -8,12 +8,21 @@ from imaging_services.domain.manifest import attributes as known
 from imaging_services.domain.manifest.deletion import DeletedObject, is_later_name, object_deleted
 from imaging_services.domain.manifest.header_elements import Attributes
 from imaging_services.domain.manifest.query import InstanceLocation
-from imaging_services.domain.manifest.recording import Recording, superseded_by
+from imaging_services.domain.manifest.recording import InstanceKey, Recording, superseded_by
 from imaging_services.domain.manifest.revision import InstanceState
 from imaging_services.domain.manifest.values import whole_number
 
 Objects = dict[str, datetime]
 """Names of objects, and when the versions of an instance in them were accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """An instance that was deleted, and the objects that it has left in a bucket."""
+
+    instance: InstanceKey
+    bucket_name: str | None
+    objects: Objects
 
 
 def _number(attributes: Attributes, tag: str) -> int | None:
@@ -118,7 +127,7 @@ class MemorySeries:
 
 @dataclass(slots=True)
 class MemoryStudy:
-    """A study; ``last_recorded`` is set while it waits for its next revision."""
+    """A study; ``last_recorded`` is set while it waits for its next revision, which may be ``urgent``."""
 
     uid: str
     serial: int
@@ -126,20 +135,31 @@ class MemoryStudy:
     series: dict[str, MemorySeries] = field(default_factory=dict)
     revision: int = 0
     last_recorded: datetime | None = None
+    urgent: bool = False
     deletions: dict[str, list[InstanceState]] = field(default_factory=dict)
 
-    def delete(self, provider: str, series_instance_uid: str, sop_instance_uid: str, object_name: str) -> Objects:
-        """Delete an instance that lies in this object; returns its objects and when their versions were accepted."""
+    def delete(self, provider: str, series_instance_uid: str, sop_instance_uid: str, object_name: str) -> Left | None:
+        """Delete an instance that lies in this object, when there is one."""
         series = self.series.get(series_instance_uid)
         instance = series.instances.get(sop_instance_uid) if series and series.first.provider == provider else None
         if series is None or instance is None or instance.recording.object_name != object_name:
-            return {}
+            return None
         del series.instances[sop_instance_uid]
         if not series.instances:
             del self.series[series_instance_uid]
         gone = InstanceState(sop_instance_uid, "", None, instance.initial, deleted_revision=self.revision)
         self.deletions.setdefault(series_instance_uid, []).append(gone)
-        return dict(instance.left_objects) | {object_name: instance.accepted_at}
+        objects = dict(instance.left_objects) | {object_name: instance.accepted_at}
+        return Left(instance.recording.key, instance.recording.bucket_name, objects)
+
+    def lies_in(self, instance: InstanceKey, bucket_name: str | None, object_name: str) -> bool:
+        """The instance lies in the object, or has left it behind."""
+        _, series_instance_uid, sop_instance_uid = instance
+        series = self.series.get(series_instance_uid)
+        one = series.instances.get(sop_instance_uid) if series else None
+        if one is None or one.recording.bucket_name != bucket_name:
+            return False
+        return object_name == one.recording.object_name or object_name in one.left_objects
 
     def in_order(self, provider: str | None) -> list[MemorySeries]:
         """The provider's series (None: all) by number, those without last."""
@@ -153,12 +173,14 @@ class MemoryDeletions:
     def __init__(self) -> None:
         self._accepted: dict[tuple[str, str], datetime] = {}
         self._waiting: dict[tuple[str, str], datetime] = {}
+        self._left: dict[tuple[str, str], Left] = {}
 
-    def add(self, provider: str, objects: Objects) -> None:
-        """Objects of instances that were deleted now."""
-        for name, accepted_at in objects.items():
+    def add(self, provider: str, left: Left) -> None:
+        """An instance that was deleted now."""
+        for name, accepted_at in left.objects.items():
             self._accepted.setdefault((provider, name), accepted_at)
             self._waiting[provider, name] = datetime.now(UTC)
+            self._left.setdefault((provider, name), left)
 
     def is_late(self, new: Recording) -> bool:
         """What has been deleted is delivered once more. Raises ``ObjectDeleted`` when it is stored anew."""
@@ -170,9 +192,18 @@ class MemoryDeletions:
             return True
         raise object_deleted(new.sop_instance_uid)
 
-    def waiting(self, provider: str) -> list[DeletedObject]:
-        """The provider's objects that are to be removed."""
-        return [DeletedObject(name, since) for (owner, name), since in self._waiting.items() if owner == provider]
+    def waiting(self, provider: str, studies: Mapping[str, MemoryStudy]) -> list[DeletedObject]:
+        """The provider's objects that are to be removed: not one that has become another provider's, by the same bytes
+        in the same bucket."""
+        return [
+            DeletedObject(name, since)
+            for (owner, name), since in self._waiting.items()
+            if owner == provider and not self._in_use(studies, self._left[owner, name], name)
+        ]
+
+    def _in_use(self, studies: Mapping[str, MemoryStudy], left: Left, object_name: str) -> bool:
+        study = studies.get(left.instance[0])
+        return study is not None and study.lies_in(left.instance, left.bucket_name, object_name)
 
     def removed(self, provider: str, objects: Iterable[DeletedObject]) -> None:
         """They are no longer there."""

@@ -10,11 +10,12 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 from nats.js.errors import NotFoundError
 from prometheus_client import Counter
 
 from imaging_services.adapters.nats.connection import nats_errors
+from imaging_services.adapters.nats.hands import Hands
 from imaging_services.adapters.nats.policy import EventPolicy
 from imaging_services.adapters.nats.pull import Puller
 from imaging_services.domain.errors import ImagingError, InvalidInput, RetryableError, is_retryable
@@ -59,13 +60,16 @@ class Prepare(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Consumption:
-    """What a durable consumer takes: ``name`` as people know it, ``durable`` as NATS does."""
+    """What a consumer takes: ``name`` as people know it, ``durable`` as NATS does. Urgent messages have a durable of
+    their own, so that they do not wait behind the others; without ``urgent_subjects`` there is none."""
 
     stream: str
     name: str
     durable: str
     filter_subjects: tuple[str, ...]
     concurrency: int
+    urgent_durable: str = ""
+    urgent_subjects: tuple[str, ...] = ()
 
 
 class DurableConsumer:
@@ -77,6 +81,7 @@ class DurableConsumer:
         self._policy = policy
         self._prepare = prepare
         self._give_up = give_up
+        self._hands = Hands(what.concurrency)
 
     async def consume(self, handler: EventHandler) -> None:
         """Deliver until cancelled, then finish what is in the handler. NATS restarts and lost streams are survived."""
@@ -90,43 +95,93 @@ class DurableConsumer:
             raise
 
     async def _deliver(self, handler: EventHandler, stopping: asyncio.Event) -> None:
-        async def take(message: Msg) -> None:
-            await self._take(message, handler)
-
         what = self._what
         while not stopping.is_set():
             try:
                 with nats_errors(f"consuming events as {what.name}"):
                     await self._prepare()
                     await self._create()
-                    js = self._client.jetstream(domain=self._policy.domain)
-                    request = f"{js._prefix}.CONSUMER.MSG.NEXT.{what.stream}.{what.durable}"
-                    await Puller(self._client, request, take, what.concurrency).run(stopping)
+                await self._pull(handler, stopping)
             except RetryableError as error:
                 log.warning("event consumer interrupted", consumer=what.name, error=str(error))
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), _RESUME_SECONDS)
 
+    async def _pull(self, handler: EventHandler, stopping: asyncio.Event) -> None:
+        """Pull from both durables, until ``stopping`` is set or one of them is gone."""
+        over = asyncio.Event()
+        lanes = [(self._what.durable, False)]
+        if self._what.urgent_subjects:
+            lanes.append((self._what.urgent_durable, True))
+        tasks = [asyncio.create_task(self._lane(*lane, handler, over)) for lane in lanes]
+        stopped = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            raise
+        finally:
+            over.set()
+            stopped.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in results:
+            if error is not None:
+                raise error
+
+    async def _lane(self, durable: str, urgent: bool, handler: EventHandler, over: asyncio.Event) -> None:
+        """Pull from one durable. As many messages wait here for a hand as there are hands: another lane's may have
+        them."""
+
+        async def take(message: Msg) -> None:
+            async with self._in_progress(message), self._hands.hand(urgent=urgent) as waited:
+                if waited and over.is_set():
+                    await self._give_back(message)
+                else:
+                    await self._take(message, handler)
+
+        with nats_errors(f"consuming events as {self._what.name}"):
+            js = self._client.jetstream(domain=self._policy.domain)
+            request = f"{js._prefix}.CONSUMER.MSG.NEXT.{self._what.stream}.{durable}"
+            await Puller(self._client, request, take, self._what.concurrency).run(over)
+
+    async def _give_back(self, message: Msg) -> None:
+        with suppress(nats.errors.Error, OSError):  # it comes again after the ack time
+            await message.nak()
+
     async def _create(self) -> None:
-        """Create the consumer, or change it to what is wanted now; where it began cannot be changed any more."""
-        js = self._client.jetstream(domain=self._policy.domain)
-        wanted = ConsumerConfig(
-            name=self._what.durable,
-            durable_name=self._what.durable,
-            filter_subjects=list(self._what.filter_subjects),
-            deliver_policy=DeliverPolicy.ALL if self._policy.deliver_from == "all" else DeliverPolicy.NEW,
+        """Create the durables, or change them to what is wanted now; where one began cannot be changed any more."""
+        what = self._what
+        begin = DeliverPolicy.ALL if self._policy.deliver_from == "all" else DeliverPolicy.NEW
+        own = await self._ensure(self._wanted(what.durable, what.filter_subjects, begin))
+        if what.urgent_subjects:
+            # A consumer of a former version has begun already, without them: they count from where it did.
+            urgent = self._wanted(what.urgent_durable, what.urgent_subjects, DeliverPolicy.ALL)
+            if own.config.deliver_policy == DeliverPolicy.NEW:
+                urgent.deliver_policy, urgent.opt_start_time = DeliverPolicy.BY_START_TIME, own.created
+            await self._ensure(urgent)
+
+    def _wanted(self, durable: str, subjects: tuple[str, ...], begin: DeliverPolicy) -> ConsumerConfig:
+        return ConsumerConfig(
+            name=durable,
+            durable_name=durable,
+            filter_subjects=list(subjects),
+            deliver_policy=begin,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=self._policy.ack_wait.total_seconds(),
             max_deliver=-1,
             max_ack_pending=_MAX_PENDING,
         )
+
+    async def _ensure(self, wanted: ConsumerConfig) -> ConsumerInfo:
+        js = self._client.jetstream(domain=self._policy.domain)
         try:
-            present = (await js.consumer_info(self._what.stream, self._what.durable)).config
+            present = (await js.consumer_info(self._what.stream, str(wanted.durable_name))).config
         except NotFoundError:
             log.info("event consumer created", consumer=self._what.name, subjects=wanted.filter_subjects)
         else:
-            wanted.deliver_policy = present.deliver_policy
-        await js.add_consumer(self._what.stream, wanted)
+            wanted.deliver_policy, wanted.opt_start_time = present.deliver_policy, present.opt_start_time
+        return await js.add_consumer(self._what.stream, wanted)
 
     async def _take(self, message: Msg, handler: EventHandler) -> None:
         """One delivery. Nothing is raised: one event's trouble is not the others'."""
@@ -140,15 +195,14 @@ class DurableConsumer:
 
     async def _handle(self, message: Msg, handler: EventHandler) -> str:
         tries = message.metadata.num_delivered
-        async with self._in_progress(message):
-            try:
-                event = decode_nats(message.headers, message.data)
-            except InvalidInput as error:
-                return await self._bury(message, None, str(error), tries)
-            try:
-                await handler(event)
-            except Exception as error:  # noqa: BLE001 - whatever the handler raises is settled here, by its type
-                return await self._settle_failure(message, event, error, tries)
+        try:
+            event = decode_nats(message.headers, message.data)
+        except InvalidInput as error:
+            return await self._bury(message, None, str(error), tries)
+        try:
+            await handler(event)
+        except Exception as error:  # noqa: BLE001 - whatever the handler raises is settled here, by its type
+            return await self._settle_failure(message, event, error, tries)
         await message.ack()
         log.debug("event delivered", consumer=self._what.name, type=event.type, id=event.id)
         return "done"

@@ -45,12 +45,13 @@ class Prepare(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterBox:
-    """One dead letter stream. ``subject`` and ``redrive_subject`` give a consumer's subjects from its name."""
+    """One dead letter stream. ``subject`` gives a consumer's subject from its name, ``redrive_subject`` the one that
+    puts a letter back."""
 
     client: Client
     stream: str
     subject: Callable[[str], str]
-    redrive_subject: Callable[[str], str]
+    redrive_subject: Callable[[DeadLetter], str]
     prepare: Prepare
     domain: str | None = None
 
@@ -91,7 +92,7 @@ class DeadLetterBox:
             headers[_MESSAGE_ID] = f"redrive-{token(letter.consumer)}-{letter.sequence}-{letter.failed_at.timestamp()}"
             with nats_errors("redriving a dead letter"):
                 await self.prepare()
-                await js.publish(self.redrive_subject(letter.consumer), message.data or b"", headers=headers)
+                await js.publish(self.redrive_subject(letter), message.data or b"", headers=headers)
                 await js.delete_msg(self.stream, letter.sequence)
             log.info("dead letter redriven", consumer=letter.consumer, id=letter.event.id)
             redriven += 1

@@ -16,9 +16,9 @@ from imaging_services.adapters.nats.limits import require_room
 from imaging_services.adapters.nats.policy import EventPolicy
 from imaging_services.adapters.nats.streams import ensure_stream, stream_config
 from imaging_services.domain.errors import BackendUnavailable, DeadlineExceeded, InvalidInput
-from imaging_services.domain.events.envelope import CloudEvent
+from imaging_services.domain.events.envelope import CloudEvent, is_urgent
 from imaging_services.domain.events.nats_binding import deduplication_id, encode_nats
-from imaging_services.domain.events.subjects import EventSubjects
+from imaging_services.domain.events.subjects import EventSubjects, urgent_durable
 from imaging_services.domain.nats_names import token
 from imaging_services.domain.ports import DeadLetter, EventHandler
 
@@ -42,7 +42,7 @@ class JetStreamEventLog:
             client=client,
             stream=subjects.dead_letter_stream,
             subject=subjects.dead_letters,
-            redrive_subject=subjects.redrive,
+            redrive_subject=self._redrive_subject,
             prepare=self.prepare,
             domain=self._policy.domain,
         )
@@ -80,6 +80,11 @@ class JetStreamEventLog:
             durable=token(consumer),
             filter_subjects=(*sorted(map(self._subjects.event, types)), self._subjects.redrive(consumer)),
             concurrency=concurrency,
+            urgent_durable=urgent_durable(consumer),
+            urgent_subjects=(
+                *sorted(map(self._subjects.urgent_event, types)),
+                self._subjects.urgent_redrive(consumer),
+            ),
         )
         await DurableConsumer(self._client, what, self._policy, self.prepare, self._dead_letters.keep).consume(handler)
 
@@ -97,11 +102,12 @@ class JetStreamEventLog:
         return [
             stream_config(
                 subjects.event_stream,
-                [subjects.all_events, subjects.all_redrives],
+                [subjects.all_events, subjects.all_redrives, subjects.all_urgent],
                 max_age=policy.retention,
                 max_bytes=policy.max_bytes,
                 duplicate_window=policy.duplicate_window,
                 replicas=policy.replicas,
+                compressed=policy.compressed,
             ),
             stream_config(
                 subjects.dead_letter_stream,
@@ -109,6 +115,7 @@ class JetStreamEventLog:
                 max_age=policy.dead_letter_retention,
                 duplicate_window=policy.duplicate_window,
                 replicas=policy.replicas,
+                compressed=policy.compressed,
             ),
         ]
 
@@ -125,13 +132,20 @@ class JetStreamEventLog:
                 except InvalidInput as error:
                     too_large = error
                     continue
-                acks.append(await self._js.publish_async(self._subjects.event(event.type), payload, headers=headers))
+                acks.append(await self._js.publish_async(self._subject(event), payload, headers=headers))
             await self._all_acknowledged(acks)
         finally:
             for ack in acks:
                 ack.cancel()
         if too_large is not None:
             raise too_large
+
+    def _subject(self, event: CloudEvent) -> str:
+        return self._subjects.urgent_event(event.type) if is_urgent(event) else self._subjects.event(event.type)
+
+    def _redrive_subject(self, letter: DeadLetter) -> str:
+        name = self._subjects.urgent_redrive if is_urgent(letter.event) else self._subjects.redrive
+        return name(letter.consumer)
 
     async def _all_acknowledged(self, acks: Sequence["asyncio.Future[PubAck]"]) -> None:
         """Wait, but not for acknowledgements that were lost with their connection."""

@@ -37,7 +37,7 @@ class JetStreamMailboxes:
             client=client,
             stream=self._subjects.dead_letter_stream,
             subject=self._subjects.dead_letters,
-            redrive_subject=self._subject,
+            redrive_subject=lambda letter: self._subject(letter.consumer),
             prepare=self._prepare_all,
             domain=self._policy.domain,
         )

@@ -19,6 +19,8 @@ class EventPolicy:
     max_bytes: int = 0
     duplicate_window: timedelta = timedelta(minutes=10)
     replicas: int = 1
+    compressed: bool = True
+    """The log's streams are compressed on the server's disk; one that is stays so."""
     retry_delays: tuple[float, ...] = RETRY_DELAYS
     max_tries: int = 16
     ack_wait: timedelta = timedelta(seconds=30)

@@ -141,6 +141,11 @@ class EventLogSettings(EventSettings):
         default=None, description="JetStream domain that keeps the log; default that of the server"
     )
     EVENTS_REPLICAS: int = Field(default=1, ge=1, le=5, description="copies of each stream in a NATS cluster")
+    EVENTS_COMPRESSION: bool = Field(
+        default=True,
+        description="the server compresses the log on its disk (S2), what is new in an existing log too; false leaves "
+        "it as it is",
+    )
     EVENTS_RETRY_DELAYS_SECONDS: str = Field(
         default=",".join(f"{delay:g}" for delay in RETRY_DELAYS),
         description="waits between tries of a delivery, seconds, separated by commas; the last one repeats",
@@ -161,6 +166,7 @@ class EventLogSettings(EventSettings):
             max_bytes=self.EVENTS_MAX_BYTES,
             duplicate_window=timedelta(seconds=self.EVENTS_DUPLICATE_WINDOW_SECONDS),
             replicas=self.EVENTS_REPLICAS,
+            compressed=self.EVENTS_COMPRESSION,
             retry_delays=parse_delays(self.EVENTS_RETRY_DELAYS_SECONDS),
             max_tries=self.EVENTS_MAX_TRIES,
             ack_wait=timedelta(seconds=self.EVENTS_ACK_WAIT_SECONDS),

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import structlog
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StoreCompression, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError
 
 log = structlog.get_logger(__name__)
@@ -24,8 +24,9 @@ def stream_config(
     max_bytes: int = 0,
     duplicate_window: timedelta = timedelta(minutes=2),
     replicas: int = 1,
+    compressed: bool = False,
 ) -> StreamConfig:
-    """A stream on disk; ``max_age`` and ``max_bytes`` 0 mean no limit."""
+    """A stream on disk, ``compressed`` there or not; ``max_age`` and ``max_bytes`` 0 mean no limit."""
     window = min(duplicate_window, max_age) if max_age else duplicate_window
     return StreamConfig(
         name=name,
@@ -38,6 +39,7 @@ def stream_config(
         duplicate_window=window.total_seconds(),
         num_replicas=replicas,
         allow_direct=True,
+        compression=StoreCompression.S2 if compressed else None,
     )
 
 
@@ -62,7 +64,7 @@ async def ensure_stream(js: JetStreamContext, wanted: StreamConfig) -> None:
 
 
 def widen(present: StreamConfig, wanted: StreamConfig) -> StreamConfig:
-    """``present`` with the subjects of both and the wider of each limit."""
+    """``present`` with the subjects of both and the wider of each limit, compressed from now on when either is."""
     subjects = list(present.subjects or [])
     subjects += [subject for subject in wanted.subjects or [] if not covered(subject, subjects)]
     return dataclasses.replace(
@@ -73,6 +75,7 @@ def widen(present: StreamConfig, wanted: StreamConfig) -> StreamConfig:
         duplicate_window=max(present.duplicate_window, wanted.duplicate_window),
         num_replicas=max(present.num_replicas or 1, wanted.num_replicas or 1),
         allow_direct=True,
+        compression=wanted.compression or present.compression,
     )
 
 

@@ -63,12 +63,8 @@ _FULL = (errors.DiskFull, errors.OutOfMemory, errors.TooManyConnections, errors.
 async def open_pool(settings: PostgresSettings) -> AsyncIterator[Pool]:
     """A pool that replaces broken connections. Raises ``BackendUnavailable`` when the database does not answer now."""
 
-    async def reset(connection: Connection) -> None:
-        connection.patience = 2 * settings.timeout_seconds  # the server's own limit comes first
-
     async def configure(connection: Connection) -> None:
         set_json_loads(orjson.loads, connection)
-        await reset(connection)
 
     pool: Pool = AsyncConnectionPool(
         conninfo(settings),
@@ -79,9 +75,9 @@ async def open_pool(settings: PostgresSettings) -> AsyncIterator[Pool]:
         timeout=settings.timeout_seconds,
         max_idle=300,
         reconnect_timeout=settings.timeout_seconds,
-        check=_Check(),
+        # No `reset`: with one, each connection comes back by way of another task.
+        check=_Check(2 * settings.timeout_seconds),  # the server's own limit comes first
         configure=configure,
-        reset=reset,
         open=False,
     )
     await pool.open()
@@ -106,19 +102,18 @@ async def _say_why(settings: PostgresSettings) -> None:
 
 class _Check:
     """Looks at a connection that has rested for a while: its server may have gone. One that was used just now is not
-    worth a round trip."""
+    worth a round trip. Whoever gets it has ``patience``, whatever its last user had."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
         self._used: WeakKeyDictionary[AsyncConnection[Any], float] = WeakKeyDictionary()
 
     async def __call__(self, connection: Connection) -> None:
         now = time.monotonic()
         if now - self._used.get(connection, 0) > _RESTED_SECONDS:
-            patience, connection.patience = connection.patience, _CHECK_SECONDS
-            try:
-                await AsyncConnectionPool.check_connection(connection)
-            finally:
-                connection.patience = patience
+            connection.patience = _CHECK_SECONDS
+            await AsyncConnectionPool.check_connection(connection)
+        connection.patience = self._patience
         self._used[connection] = now
 
 

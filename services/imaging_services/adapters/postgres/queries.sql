@@ -31,7 +31,7 @@ VALUES (%(event_id)s, %(type)s, %(source)s, %(time)s, %(extensions)s::jsonb, tru
 -- name: claim_quiet_studies
 -- Lock studies that are quiet, that no open association holds, and that no other processor is at. A study that
 -- changed since the statement began is looked at again by PostgreSQL, and left out.
-SELECT st.id, st.study_instance_uid, st.revision, st.attributes
+SELECT st.id, st.study_instance_uid, st.revision, st.attributes, c.urgent
 FROM study_change c
 JOIN dicom_study st ON st.id = c.study_id
 WHERE c.last_recorded < clock_timestamp() - %(quiet)s::interval
@@ -42,6 +42,19 @@ WHERE c.last_recorded < clock_timestamp() - %(quiet)s::interval
 ORDER BY c.last_recorded
 LIMIT %(limit)s
 FOR UPDATE OF st, c SKIP LOCKED
+
+-- name: change_is_urgent
+-- The next revision of the studies in which this transaction has recorded one of these instances overtakes others. What
+-- was known already does not count: no urgent event of it goes ahead of the revision.
+UPDATE study_change c SET urgent = true
+WHERE NOT c.urgent AND c.study_id IN (
+  SELECT st.id
+  FROM unnest(%(studies)s::text[], %(series)s::text[], %(instances)s::text[], %(names)s::text[])
+    AS given (study, series, instance, name)
+  JOIN dicom_study st ON st.study_instance_uid = given.study
+  JOIN dicom_series se ON se.study_id = st.id AND se.series_instance_uid = given.series
+  JOIN dicom_instance i ON i.series_id = se.id AND i.sop_instance_uid = given.instance AND i.objectname = given.name
+  WHERE i.xmin = pg_current_xact_id()::xid AND i.last_modified >= transaction_timestamp())
 
 -- name: series_of_study
 -- The series of a locked study.

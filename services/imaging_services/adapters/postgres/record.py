@@ -11,7 +11,7 @@ from imaging_services.adapters.postgres.pool import Connection
 from imaging_services.adapters.postgres.rows import event_row, instance_row, series_row, study_row
 from imaging_services.adapters.postgres.sql import statement
 from imaging_services.domain.errors import Conflict
-from imaging_services.domain.events.envelope import CloudEvent
+from imaging_services.domain.events.envelope import CloudEvent, is_urgent
 from imaging_services.domain.manifest.deletion import object_deleted
 from imaging_services.domain.manifest.recording import InstanceKey, Recording, superseded_by
 
@@ -39,16 +39,33 @@ class Batch:
 
 async def record(connection: Connection, batch: Batch) -> Refusals:
     """Record the batch: one statement, which commits by itself. Only a batch that holds different bytes of an instance,
-    or a series of two providers, takes several, in a transaction around them."""
+    a series of two providers or urgent instances takes several, in a transaction around them."""
     waves, doubles = _waves(batch.recordings)
     refused: Refusals = {}
-    if len(waves) <= 1:
+    if len(waves) <= 1 and not any(map(_urgent, waves)):
         await _record_wave(connection, batch, waves[0] if waves else {}, batch.others, refused)
     else:
         async with connection.transaction():
             for number, wave in enumerate(waves):
                 await _record_wave(connection, batch, wave, batch.others if number == 0 else {}, refused)
+            await _mark_urgent(connection, [one for wave in waves for one in _urgent(wave)])
     return refused | {double: refused[first] for double, first in doubles.items() if first in refused}
+
+
+def _urgent(wave: Wave) -> list[Recording]:
+    return [one for one in wave.values() if is_urgent(one.event)]
+
+
+async def _mark_urgent(connection: Connection, urgent: Sequence[Recording]) -> None:
+    """The next revision of the studies in which one of these is news overtakes others."""
+    if urgent:
+        parameters = {
+            "studies": [one.study_instance_uid for one in urgent],
+            "series": [one.series_instance_uid for one in urgent],
+            "instances": [one.sop_instance_uid for one in urgent],
+            "names": [one.object_name for one in urgent],
+        }
+        await connection.execute(statement("change_is_urgent"), parameters)
 
 
 def _waves(recordings: Mapping[int, Recording]) -> tuple[list[Wave], dict[int, int]]:

@@ -29,9 +29,9 @@ async def _revise_one(connection: Connection, quiet: timedelta, source: str) -> 
         claimed = await cursor.fetchone()
         if claimed is None:
             return False
-        study, uid, revision, attributes = claimed
+        study, uid, revision, attributes, urgent = claimed
         series = [*await _series(connection, study), *await _deleted(connection, study, revision)]
-        await queue(connection, study_revision(source, uid, revision, attributes, series))
+        await queue(connection, study_revision(source, uid, revision, attributes, series, urgent=urgent))
         await connection.execute(statement("close_revision"), {"study": study})
     return True
 

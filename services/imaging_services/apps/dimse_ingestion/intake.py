@@ -60,9 +60,10 @@ class Intake:
         *,
         direct: bool,
         accepted_at: datetime | None = None,
+        urgent: bool = False,
     ) -> StoreAnswer:
         """C-STORE; success means stored and recorded. ``accepted_at`` is when a relay took the instance over from its
-        sender. Raises what ``Ingest.receive`` raises."""
+        sender, ``urgent`` that it came over it as such. Raises what ``Ingest.receive`` raises."""
 
         async def hold(ingested: Ingested) -> None:
             # Before the event: recording it starts the study's quiet time.
@@ -75,6 +76,7 @@ class Intake:
             expected=expected,
             before_announce=hold,
             accepted_at=accepted_at,
+            urgent=urgent,
         )
         return StoreAnswer(Status.SUCCESS)
 
@@ -188,6 +190,7 @@ class RelayedHandler:
             data(),
             direct=False,
             accepted_at=message.accepted_at,
+            urgent=message.urgent,
         )
 
     async def serve(

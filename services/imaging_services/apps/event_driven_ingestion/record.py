@@ -41,20 +41,22 @@ class BatchRecorder:
         self._queue_bytes = queue_bytes
         self._queue: deque[_Waiting] = deque()
         self._bytes = 0
-        self._changed = asyncio.Condition()
+        # Events, not a condition: its lock costs each event several turns of the loop.
+        self._arrived, self._freed = asyncio.Event(), asyncio.Event()
         self._closed = False
 
     async def record(self, event: CloudEvent) -> None:
         """Return when the event is committed. Raises why it was refused (a PermanentError), or a RetryableError when
         it was not recorded. Waits while the queue is full."""
+        while not self._closed and not self._has_room(event):
+            self._freed.clear()
+            await self._freed.wait()
+        if self._closed:
+            raise BackendUnavailable("the event processor is stopping")
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or self._has_room(event))
-            if self._closed:
-                raise BackendUnavailable("the event processor is stopping")
-            self._queue.append(_Waiting(event, outcome))
-            self._bytes += len(event.data)
-            self._changed.notify_all()
+        self._queue.append(_Waiting(event, outcome))
+        self._bytes += len(event.data)
+        self._arrived.set()
         await outcome
 
     def _has_room(self, event: CloudEvent) -> bool:
@@ -69,19 +71,20 @@ class BatchRecorder:
 
     async def close(self) -> None:
         """Take no more; ``run`` ends when everything taken is recorded."""
-        async with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._closed = True
+        self._arrived.set()
+        self._freed.set()
 
     async def _next(self) -> list[_Waiting]:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._queue or self._closed)
-            batch: list[_Waiting] = []
-            while self._queue and len(batch) < self._batch_size:
-                one = self._queue.popleft()
-                self._bytes -= len(one.event.data)
-                batch.append(one)
-            self._changed.notify_all()
+        while not self._queue and not self._closed:
+            self._arrived.clear()
+            await self._arrived.wait()
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < self._batch_size:
+            one = self._queue.popleft()
+            self._bytes -= len(one.event.data)
+            batch.append(one)
+        self._freed.set()
         return batch
 
     async def _commit(self, batch: list[_Waiting]) -> None:

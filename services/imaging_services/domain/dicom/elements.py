@@ -6,6 +6,7 @@ VR whatever was declared.
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from imaging_services.domain.dicom.dictionary import implicit_vr
@@ -29,6 +30,7 @@ SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018
 STUDY_INSTANCE_UID = 0x0020000D
 SERIES_INSTANCE_UID = 0x0020000E
+_PRIVATE = 0x10000  # a private element has an odd group (PS3.5 section 7.8)
 _IDENTIFIERS = (SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID)
 PIXEL_REPRESENTATION = 0x00280103
 PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -36,6 +38,10 @@ PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 MAX_VALUE_LENGTH = 4096
 """Longest value, in bytes, that is kept for events; longer ones remain in the file only."""
+
+MOST_ELEMENTS = 16_384
+"""Private elements are left out of a header that has more: the Standard has some 5,000 others, and hundreds of
+thousands would keep a service busy for seconds and fill its memory."""
 
 _LONG = {vr: vr.decode() for vr in LONG_VRS}
 _SHORT = {vr: vr.decode() for vr in SHORT_VRS}
@@ -77,6 +83,18 @@ class Header:
         """The value of a UI element without padding; empty when absent."""
         return clean_uid(self.raw(tag) or b"")
 
+    def leave_private_out(self) -> Callable[[RawElement], None]:
+        """Of too many elements keep the Standard's, at most so many; returns what takes in those that follow."""
+        self.elements[:] = [one for one in self.elements if not one[0] & _PRIVATE]
+        missing = set(_IDENTIFIERS) - {one[0] for one in self.elements}
+
+        def append(one: RawElement) -> None:
+            if one[0] in missing or (len(self.elements) < MOST_ELEMENTS and not one[0] & _PRIVATE):
+                missing.discard(one[0])
+                self.elements.append(one)
+
+        return append
+
 
 def scan(data: Buffer, encoding: Encoding, *, ended: bool) -> Header:
     """Read the header of an inflated data set from its beginning.
@@ -112,10 +130,13 @@ def _scan_elements(data: Buffer, encoding: Encoding, header: Header) -> None:
     head = struct.Struct(order + "HH2sH").unpack_from
     length_at = struct.Struct(order + "L").unpack_from
     always_implicit, explicit = encoding.implicit, Content.EXPLICIT
-    append = header.elements.append
+    elements = header.elements
+    append, too_many = elements.append, False
     size = len(data)
     position = 0
     while position + 8 <= size:
+        if len(elements) > MOST_ELEMENTS and not too_many:
+            append, too_many = header.leave_private_out(), True
         group, element, vr, length = head(data, position)
         tag = group << 16 | element
         content = explicit

@@ -34,11 +34,12 @@ def to_attributes(event: CloudEvent) -> dict[str, str]:
     }
 
 
-def from_attributes(attributes: Mapping[str, str], data: bytes) -> CloudEvent:
+def from_attributes(attributes: Mapping[str, str], data: bytes, *, parsed_later: bool = False) -> CloudEvent:
     """The event of these attributes and this JSON document.
 
     Attributes that this product has no field for (``subject``, ``dataschema``, extensions) go to ``extensions``.
-    Raises ``InvalidInput`` that names what is missing or wrong.
+    ``parsed_later``: whoever takes the event finds out whether the document is JSON, which costs as much as recording
+    it. Raises ``InvalidInput`` that names what is missing or wrong.
     """
     if attributes.get("specversion") != SPEC_VERSION:
         found = attributes.get("specversion")
@@ -48,7 +49,7 @@ def from_attributes(attributes: Mapping[str, str], data: bytes) -> CloudEvent:
     extensions = {name: value for name, value in attributes.items() if name not in _ENVELOPE}
     if bad := [name for name in extensions if not _NAME.fullmatch(name)]:
         raise InvalidInput(f"CloudEvent attribute {bad[0][:80]!r} is not named by lower-case letters and digits only")
-    _require_json(attributes.get("datacontenttype"), data)
+    _require_json(attributes.get("datacontenttype"), data, parsed_later)
     return CloudEvent(
         type=attributes["type"],
         source=attributes["source"],
@@ -71,11 +72,13 @@ def decode_value(value: str) -> str:
     return unquote(value)
 
 
-def _require_json(content_type: str | None, data: bytes) -> None:
+def _require_json(content_type: str | None, data: bytes, parsed_later: bool) -> None:
     if content_type and not _JSON_CONTENT.fullmatch(content_type.strip()):
         raise InvalidInput(f"the CloudEvent's data is {content_type[:80]}, expected {JSON_TYPE}")
     if not data:
         raise InvalidInput("the CloudEvent has no data")
+    if parsed_later:
+        return
     try:
         orjson.loads(data)
     except orjson.JSONDecodeError as error:

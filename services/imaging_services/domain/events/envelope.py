@@ -17,6 +17,11 @@ ACCEPTED_AT = "acceptedat"
 """Extension attribute of an ``ImageStoredEvent``: when this product took the instance over from its sender, RFC 3339.
 Of two versions of one instance the manifest keeps the one that was accepted last, in whatever order they come."""
 
+PRIORITY = "priority"
+"""Extension attribute of events that wait behind no others; its one value is ``URGENT``."""
+
+URGENT = "urgent"
+
 _NAMESPACE = uuid.UUID("5b0f7c1e-6a35-5f4e-9c55-2f1d6d0c7a10")
 
 
@@ -30,6 +35,11 @@ class CloudEvent:
     data: bytes
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
     extensions: dict[str, str] = field(default_factory=dict)
+
+
+def is_urgent(event: CloudEvent) -> bool:
+    """The event overtakes those that are not."""
+    return event.extensions.get(PRIORITY) == URGENT
 
 
 def event_id(event_type: str, *parts: object) -> str:

@@ -40,8 +40,9 @@ def deduplication_id(event: CloudEvent) -> str:
     return f"{event.id}/{encode_value(event.source)}" if event.type == STUDY_REVISION else event.id
 
 
-def decode_nats(headers: Mapping[str, str] | None, payload: bytes) -> CloudEvent:
-    """The event of a message in binary or structured mode. Raises ``InvalidInput``."""
+def decode_nats(headers: Mapping[str, str] | None, payload: bytes, *, parsed_later: bool = False) -> CloudEvent:
+    """The event of a message in binary or structured mode; ``parsed_later``: the document of one in binary mode is not
+    looked at yet. Raises ``InvalidInput``."""
     lowered = {name.lower(): value for name, value in (headers or {}).items()}
     if lowered.get("content-type", "").lower().startswith("application/cloudevents"):
         return decode_event(_expand(lowered.get(_ENCODING), payload))
@@ -50,7 +51,7 @@ def decode_nats(headers: Mapping[str, str] | None, payload: bytes) -> CloudEvent
     }
     if not attributes:
         raise InvalidInput("not a CloudEvent: the message has no ce- headers")
-    return from_attributes(attributes, _expand(lowered.get(_ENCODING), payload))
+    return from_attributes(attributes, _expand(lowered.get(_ENCODING), payload), parsed_later=parsed_later)
 
 
 def _fitting(headers: dict[str, str], payload: bytes) -> tuple[dict[str, str], bytes]:

@@ -4,6 +4,8 @@
 
     <stream>-events          <root>.<stream>.events.<type>          the log of an EDI
                              <root>.<stream>.redrive.<consumer>     dead letters put back, for one consumer
+                             <root>.<stream>.urgent.events.<type>   events that overtake those
+                             <root>.<stream>.urgent.redrive.<consumer>
     <stream>-dead-letters    <root>.<stream>.dead-letters.<consumer>
     (core NATS)              <root>.<stream>.ingress                events for the event processor, request/reply
 """
@@ -12,6 +14,11 @@ from dataclasses import dataclass
 
 from imaging_services.domain.errors import SettingsError
 from imaging_services.domain.nats_names import checked_root, is_subject, token
+
+
+def urgent_durable(consumer: str) -> str:
+    """The durable that takes a consumer's urgent events; no ``token`` of another name has a ``+``."""
+    return f"{token(consumer)}+urgent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,11 @@ class EventSubjects:
         return f"{self._base}.redrive.*"
 
     @property
+    def all_urgent(self) -> str:
+        """Urgent events of every type, and urgent dead letters put back."""
+        return f"{self._base}.urgent.>"
+
+    @property
     def all_dead_letters(self) -> str:
         """Dead letters of every consumer."""
         return f"{self._base}.dead-letters.*"
@@ -62,6 +74,14 @@ class EventSubjects:
     def redrive(self, consumer: str) -> str:
         """Dead letters put back for one consumer."""
         return f"{self._base}.redrive.{token(consumer)}"
+
+    def urgent_event(self, event_type: str) -> str:
+        """Urgent events of one type."""
+        return f"{self._base}.urgent.events.{token(event_type)}"
+
+    def urgent_redrive(self, consumer: str) -> str:
+        """Urgent dead letters put back for one consumer."""
+        return f"{self._base}.urgent.redrive.{token(consumer)}"
 
     def dead_letters(self, consumer: str) -> str:
         """Dead letters of one consumer."""

@@ -10,17 +10,14 @@ from typing import Any
 
 import orjson
 
-from imaging_services.domain.dicom.elements import Header, RawElement
+from imaging_services.domain.dicom.elements import Header
 from imaging_services.domain.dicom.items import element_json, items_json
 from imaging_services.domain.dicom.values import Decoding, decoding_of
-from imaging_services.domain.events.envelope import ACCEPTED_AT, IMAGE_STORED, CloudEvent, event_id
+from imaging_services.domain.events.envelope import ACCEPTED_AT, IMAGE_STORED, PRIORITY, URGENT, CloudEvent, event_id
 from imaging_services.domain.ingest.heading import Heading
 
 _CACHED_LENGTH = 64
 """Longest value, in bytes, whose decoded form is kept for the next instance."""
-_MOST_ELEMENTS = 16_384
-"""Private elements are left out of an event that would have more: the Standard has some 5,000 others, and a service is
-busy for seconds with hundreds of thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +41,15 @@ class StoredObject:
 
 
 def image_stored(
-    stored: StoredObject, heading: Heading, provenance: Provenance, accepted_at: datetime | None = None
+    stored: StoredObject,
+    heading: Heading,
+    provenance: Provenance,
+    accepted_at: datetime | None = None,
+    *,
+    urgent: bool = False,
 ) -> CloudEvent:
     """The event; the same bytes in the same space always give the same id and data. ``accepted_at`` orders the versions
-    of one instance; None lets the order of recording decide."""
+    of one instance; None lets the order of recording decide. An ``urgent`` one overtakes others."""
     data = {
         "image": {"transferSyntaxUID": heading.transfer_syntax, "elements": elements_json(heading.header)},
         "store": {
@@ -69,8 +71,10 @@ def image_stored(
         heading.sop_instance_uid,
         stored.key.removesuffix(".dcm"),
     )
-    order = {} if accepted_at is None else {ACCEPTED_AT: accepted_at.isoformat()}
-    return CloudEvent(IMAGE_STORED, provenance.source, identity, orjson.dumps(data), extensions=order)
+    extensions = {} if accepted_at is None else {ACCEPTED_AT: accepted_at.isoformat()}
+    if urgent:
+        extensions[PRIORITY] = URGENT
+    return CloudEvent(IMAGE_STORED, provenance.source, identity, orjson.dumps(data), extensions=extensions)
 
 
 def elements_json(header: Header) -> list[dict[str, Any]]:
@@ -78,19 +82,13 @@ def elements_json(header: Header) -> list[dict[str, Any]]:
     decoding = decoding_of(header)
     found: dict[int, dict[str, Any]] = {}
     ordered, last = True, -1
-    for tag, vr, raw in _announced(header):
+    for tag, vr, raw in header.elements:
         if tag in found:
             continue
         short = raw is None or len(raw) <= _CACHED_LENGTH
         found[tag] = _cached_element(tag, vr, raw, decoding) if short else _element(tag, vr, raw, decoding)
         ordered, last = ordered and tag > last, tag
     return list(found.values()) if ordered else [found[tag] for tag in sorted(found)]
-
-
-def _announced(header: Header) -> list[RawElement]:
-    if len(header.elements) <= _MOST_ELEMENTS:
-        return header.elements
-    return [one for one in header.elements if not one[0] & 0x10000][:_MOST_ELEMENTS]  # odd groups are private
 
 
 def _element(tag: int, vr: str, raw: bytes | None, decoding: Decoding) -> dict[str, Any]:

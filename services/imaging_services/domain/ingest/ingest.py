@@ -10,11 +10,13 @@ import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import structlog
 
 from imaging_services.domain.dicom.uids import clean_uid
 from imaging_services.domain.errors import Conflict, DataSetMismatch, ObjectDeleted
+from imaging_services.domain.events.envelope import CloudEvent
 from imaging_services.domain.ingest.announcement import Provenance, StoredObject, image_stored
 from imaging_services.domain.ingest.heading import Heading, complete_heading, take_heading
 from imaging_services.domain.manifest.deletion import object_key
@@ -51,6 +53,7 @@ class Ingested:
 BeforeAnnounce = Callable[[Ingested], Awaitable[None]]
 Identified = Callable[[str, str], None]
 Inspect = Callable[[Heading, int], None]
+Announcement = Callable[[StoredObject, Heading, Provenance], CloudEvent]
 
 
 class Ingest:
@@ -102,13 +105,14 @@ class Ingest:
         identified: Identified | None = None,
         inspect: Inspect | None = None,
         accepted_at: datetime | None = None,
+        urgent: bool = False,
     ) -> Ingested:
         """Store the data set that arrives as ``blocks`` (without file meta) and return when it is safe.
 
-        ``before_announce`` runs when the object is stored and before the event is handed in; ``identified`` is called
-        with SOP Class and SOP Instance UID as soon as they have been read, ``inspect`` with the whole header and the
-        file's size before it is stored. ``accepted_at`` is when the instance was
-        taken over from its sender, when that was some time ago. Raises ``NotDicom``,
+        ``before_announce`` runs when the object is stored and before the event is handed in; ``identified`` is
+        called with SOP Class and SOP Instance UID as soon as they have been read, ``inspect`` with the whole header
+        and the file's size before it is stored. ``accepted_at`` is when the instance was taken over from its
+        sender, when that was some time ago; an ``urgent`` one's events overtake others. Raises ``NotDicom``,
         ``MissingIdentifier``, ``DataSetMismatch``, what the store and the sink raise, ``OutOfResources`` when the
         spool's disk is full, and whatever ``blocks`` raises.
         """
@@ -124,17 +128,18 @@ class Ingest:
             _report(heading, spool.size)
             if inspect is not None:
                 inspect(heading, spool.size)
-            return await self._store(spool, heading, before_announce, accepted_at)
+            announcement = partial(image_stored, accepted_at=accepted_at, urgent=urgent)
+            return await self._store(spool, heading, before_announce, announcement)
 
     async def _store(
-        self, spool: Spool, heading: Heading, before_announce: BeforeAnnounce | None, accepted_at: datetime | None
+        self, spool: Spool, heading: Heading, before_announce: BeforeAnnounce | None, announcement: Announcement
     ) -> Ingested:
         """Store and announce; under another name when the one that these bytes had was deleted."""
         digest = await spool.digest()
         for generation in range(_MOST_DELETIONS):
             stored = StoredObject(key=object_key(digest, generation), size=spool.size, digest=digest)
             with contextlib.suppress(ObjectDeleted):
-                return await self._announce(spool, stored, heading, before_announce, accepted_at)
+                return await self._announce(spool, stored, heading, before_announce, announcement)
         raise Conflict(f"{heading.sop_instance_uid} has been deleted {_MOST_DELETIONS} times with the same bytes")
 
     async def _announce(
@@ -143,7 +148,7 @@ class Ingest:
         stored: StoredObject,
         heading: Heading,
         before_announce: BeforeAnnounce | None,
-        accepted_at: datetime | None,
+        announcement: Announcement,
     ) -> Ingested:
         ingested = Ingested(
             study_instance_uid=heading.study_instance_uid,
@@ -158,7 +163,7 @@ class Ingest:
         # No HEAD first: a PUT of the same bytes under the same key changes nothing, and every new instance saves
         # a round trip.
         async with _under_way(self._space.put(stored.key, await spool.body())):
-            event = image_stored(stored, heading, self._provenance, accepted_at)
+            event = announcement(stored, heading, self._provenance)
         if before_announce is not None:
             await before_announce(ingested)
         await self._sink.send(event)

@@ -101,10 +101,10 @@ def read_event(event: CloudEvent) -> Recording | Deletion | None:
         raise InvalidInput(f"{event.type} has no id or source")
     try:
         if event.type in _CHECKED:
-            _CHECKED[event.type].model_validate_json(event.data)
+            _CHECKED[event.type].model_validate(orjson.loads(event.data))  # pydantic's own reading takes NaN
             return None
         if event.type == IMAGE_DELETED:
-            return deletion(event, ImageDeleted.model_validate_json(event.data))
+            return deletion(event, ImageDeleted.model_validate(orjson.loads(event.data)))
         return _recording(event)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"{event.type} is not JSON: {error}") from None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from imaging_services.domain.events.envelope import STUDY_REVISION, CloudEvent, event_id
+from imaging_services.domain.events.envelope import PRIORITY, STUDY_REVISION, URGENT, CloudEvent, event_id
 from imaging_services.domain.events.payloads import (
     ChangeSet,
     Element,
@@ -47,7 +47,13 @@ def deleted_series(series_instance_uid: str, provider: str, instances: Iterable[
 
 
 def study_revision(
-    source: str, study_instance_uid: str, revision: int, attributes: Attributes, series: Iterable[SeriesState]
+    source: str,
+    study_instance_uid: str,
+    revision: int,
+    attributes: Attributes,
+    series: Iterable[SeriesState],
+    *,
+    urgent: bool = False,
 ) -> CloudEvent:
     """The ``StudyRevisionEvent`` of this revision; series and instances in order of number, those without last."""
     ordered = sorted(series, key=lambda one: (one.number is None, one.number or 0, one.series_instance_uid))
@@ -61,7 +67,11 @@ def study_revision(
     )
     data = StudyRevision(revision=revision, study=study, changeSet=change_set(revision, ordered))
     return CloudEvent(
-        STUDY_REVISION, source, event_id(STUDY_REVISION, study_instance_uid, revision), data.model_dump_json().encode()
+        STUDY_REVISION,
+        source,
+        event_id(STUDY_REVISION, study_instance_uid, revision),
+        data.model_dump_json().encode(),
+        extensions={PRIORITY: URGENT} if urgent else {},
     )
 
 
