@@ -10,6 +10,8 @@ import orjson
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from imaging_services.adapters.http.files import FILES, ClientGone
+
 log = structlog.get_logger(__name__)
 
 REQUESTS = Counter("imaging_http_requests_total", "requests answered", ["method", "route", "status"])
@@ -83,6 +85,10 @@ class _Exchange:
             self._status = message["status"]
             headers = [*message.get("headers", ()), (b"x-correlation-id", self.correlation_id.encode())]
             message = {**message, "headers": headers}
+        elif message["type"] == FILES:
+            await self._send(message)
+            self._sent += message["length"]
+            return
         else:
             self._sent += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)
@@ -104,7 +110,7 @@ class _Exchange:
 
     def failed(self, error: Exception) -> None:
         """Log what the application let through."""
-        if type(error).__name__ == "ClientGone":
+        if isinstance(error, ClientGone):
             log.info("client went away", route=self._route(), bytes=self._sent)
         elif self._complete:
             log.error("request failed", route=self._route(), exc_info=error)

@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 
+from imaging_services.adapters.http.files import FileProtocol
 from imaging_services.domain.errors import SettingsError
 
 
@@ -33,7 +34,7 @@ async def serve(
         host=host,
         port=port,
         loop="none",
-        http="httptools",
+        http=FileProtocol,
         ws="none",
         lifespan="off",
         access_log=False,

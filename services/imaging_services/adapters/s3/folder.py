@@ -77,6 +77,10 @@ class FolderStore:
                     left -= len(block)
                 yield block
 
+    def file(self, key: str) -> Path:
+        """Where the object is, or would be."""
+        return self._path(key)
+
     async def head(self, key: str) -> ObjectInfo | None:
         """Size and time, or None."""
         try:

@@ -39,10 +39,13 @@ DEADLINE_SECONDS = 60
 _ATTRIBUTES: "obstore.Attributes" = {"Content-Type": "application/octet-stream"}
 _CONNECT_TIMEOUT = timedelta(seconds=5)
 _REQUEST_TIMEOUT = timedelta(minutes=10)
-_SILENCE_TIMEOUT = timedelta(seconds=60)
+# A connection that a firewall has forgotten says nothing for ever. One that waits in the pool is not tried after some
+# seconds, and a request that went into one goes again by another while its sender still waits.
+_IDLE_TIMEOUT = timedelta(seconds=10)
+_SILENCE_TIMEOUT = timedelta(seconds=30)
 _RETRIES: "RetryConfig" = {
     "max_retries": 4,
-    "retry_timeout": timedelta(seconds=30),
+    "retry_timeout": timedelta(seconds=60),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
 }
 T = TypeVar("T")
@@ -240,6 +243,7 @@ def _client_options(settings: BucketSettings, endpoint: str) -> "ClientConfig":
         "connect_timeout": _CONNECT_TIMEOUT,
         "timeout": _REQUEST_TIMEOUT,
         "read_timeout": _SILENCE_TIMEOUT,
+        "pool_idle_timeout": _IDLE_TIMEOUT,
         "allow_invalid_certificates": settings.BUCKET_SKIP_VERIFY,
     }
     certificates = settings.ca_certificates()

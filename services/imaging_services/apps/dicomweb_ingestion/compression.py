@@ -123,6 +123,9 @@ class _Answer:
             self._start = message
             return
         if message["type"] != "http.response.body":
+            await self._send_other(message)
+            return
+        if self._start is None and self._packer is None:
             await self._send(message)
             return
         body, more = message.get("body", b""), message.get("more_body", False)
@@ -137,6 +140,15 @@ class _Answer:
             await self._send(start)
         if body or not more:
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _send_other(self, message: Message) -> None:
+        """Files that the server sends, of which no byte is seen here: not compressed."""
+        start, self._start = self._start, None
+        if start is not None:
+            self._coding = None
+            self._begin(start, None)
+            await self._send(start)
+        await self._send(message)
 
     def _begin(self, start: Message, length: int | None) -> None:
         """Decide on the coding, now that the type is known; ``length``: of the body, if this is all of it."""

@@ -1,8 +1,11 @@
 """Sending parts of stored files one after the other, the next ones read while one is written."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Protocol, runtime_checkable
 
+from imaging_services.adapters.http.files import Segment
 from imaging_services.apps.dicomweb_ingestion.read_ahead import in_order
 from imaging_services.domain.budget import ByteBudget
 from imaging_services.domain.dicom.byte_order import ByteSwapper, swapped
@@ -16,6 +19,18 @@ IN_MEMORY_BYTES = 8 * 1024 * 1024
 """Longer pieces are streamed when their turn comes."""
 
 _JOIN_BYTES = 64 * 1024
+_FILES_AT_ONCE = 32
+"""Files that the server is given at a time."""
+
+
+@runtime_checkable
+class FileWriter(Protocol):
+    """A ``Write`` that may be able to send files of this machine without reading them."""
+
+    @property
+    def takes_files(self) -> bool: ...
+
+    async def send_files(self, segments: Sequence[Segment], length: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,11 @@ class Piece:
         """How many bytes it makes."""
         return len(self.lead) + ((self.bits + 7) // 8 if self.bits else self.length)
 
+    @property
+    def is_file(self) -> bool:
+        """True when its bytes are sent as they are in a file of this machine."""
+        return self.swap == 1 and not self.bits and self.file.path is not None
+
 
 class PieceSender:
     """Shared by all requests, so that what they read ahead is bounded together."""
@@ -47,6 +67,21 @@ class PieceSender:
 
     async def send(self, pieces: Iterable[Piece], write: Write) -> None:
         """Write every piece. Raises before the first byte when the first piece cannot be read."""
+        if not (isinstance(write, FileWriter) and write.takes_files):
+            await self._send_read(pieces, write)
+            return
+        checked = False
+        for is_file, some in groupby(pieces, lambda piece: piece.is_file):
+            if not is_file:
+                await self._send_read(some, write)
+            while is_file and (batch := list(islice(some, _FILES_AT_ONCE))):
+                if not checked:
+                    await _require(batch[0])
+                await write.send_files([_segment(piece) for piece in batch], sum(piece.sent for piece in batch))
+                checked = True
+            checked = True
+
+    async def _send_read(self, pieces: Iterable[Piece], write: Write) -> None:
         held: dict[int, int] = {}
 
         async def prepare(piece: Piece) -> tuple[Piece, bytes | None]:
@@ -66,6 +101,18 @@ class PieceSender:
             await in_order(pieces, prepare, emit, ahead=self._ahead)
         finally:
             self._budget.give_back(sum(held.values()))
+
+
+async def _require(piece: Piece) -> None:
+    """Raise ``NotFound`` or ``BackendUnavailable`` unless the piece is there."""
+    if await piece.file.stored_length() < piece.start + piece.length:
+        raise _short(piece)
+
+
+def _segment(piece: Piece) -> Segment:
+    path = piece.file.path
+    assert path is not None  # asked before
+    return Segment(piece.lead, path, piece.start, piece.length)
 
 
 def _in_memory(piece: Piece) -> bool:

@@ -11,8 +11,9 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from imaging_services.adapters.http.files import FILES, ClientGone, Segment
 from imaging_services.apps.dicomweb_ingestion.head import HEAD_ONLY
 from imaging_services.domain.manifest.query import InstanceLocation
 
@@ -24,10 +25,6 @@ _POSITIONS = re.compile(r"[0-9]{1,40}")
 
 REVALIDATE = "private, no-cache"
 """May be kept by the user's own cache, to be asked for again by ETag each time."""
-
-
-class ClientGone(Exception):
-    """The client closed the connection before the answer was complete."""
 
 
 class Pushed(Response):
@@ -63,7 +60,7 @@ class Pushed(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": True})
             await send({"type": "http.response.body", "body": b""})
             return
-        body = asyncio.ensure_future(self._send(send))
+        body = asyncio.ensure_future(self._send(_Body(scope, send, self.status_code, self.raw_headers)))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait({body, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -75,20 +72,36 @@ class Pushed(Response):
             gone.cancel()
             await asyncio.gather(body, gone, return_exceptions=True)
 
-    async def _send(self, send: Send) -> None:
-        started = False
+    async def _send(self, body: "_Body") -> None:
+        await self._produce(body)
+        await body.end()
 
-        async def write(block: bytes) -> None:
-            nonlocal started
-            if not started:
-                started = True
-                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": block, "more_body": True})
 
-        await self._produce(write)
-        if not started:
-            await write(b"")
-        await send({"type": "http.response.body", "body": b""})
+class _Body:
+    """``Write`` of an answer; of one whose length is known, files too, when the server can."""
+
+    def __init__(self, scope: Scope, send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._send, self._started = send, False
+        self._start: Message = {"type": "http.response.start", "status": status, "headers": headers}
+        known = any(name == b"content-length" for name, _ in headers)
+        self.takes_files = known and FILES in scope.get("extensions", ())
+
+    async def __call__(self, block: bytes) -> None:
+        await self._begin()
+        await self._send({"type": "http.response.body", "body": block, "more_body": True})
+
+    async def send_files(self, segments: Sequence[Segment], length: int) -> None:
+        await self._begin()
+        await self._send({"type": FILES, "segments": segments, "length": length})
+
+    async def end(self) -> None:
+        await self._begin()
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _begin(self) -> None:
+        if not self._started:
+            self._started = True
+            await self._send(self._start)
 
 
 async def _disconnected(receive: Receive) -> None:

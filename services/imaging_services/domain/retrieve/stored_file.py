@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from imaging_services.domain.dicom.range_file import RangeFile
 from imaging_services.domain.dicom.transfer_syntaxes import encoding_of
 from imaging_services.domain.errors import NotFound
 from imaging_services.domain.manifest.query import InstanceLocation
-from imaging_services.domain.ports import ObjectStore
+from imaging_services.domain.ports import LocalObjects, ObjectStore
 from imaging_services.domain.retrieve.inflation import Inflated, inflated
 from imaging_services.domain.retrieve.inspection import INSPECTIONS, Fetches
 
@@ -45,11 +46,25 @@ class StoredFile:
         """True when the SOP class has no multi-frame images: the file is little more than that frame."""
         return self.location.sop_class_uid in _ONE_FRAME_CLASSES
 
+    @property
+    def path(self) -> Path | None:
+        """The file on this machine that has these bytes, if there is one."""
+        if self._content is None and isinstance(self._store, LocalObjects):
+            return self._store.file(self.location.object_name)
+        return None
+
     async def get(self, start: int, length: int) -> bytes:
         """Read a range into memory."""
         if self._content is not None:
             return bytes(memoryview(self._content)[start : start + length])
         return await self._store.get(self.location.object_name, start, length)
+
+    async def stored_length(self) -> int:
+        """Length of the object as it is now, whatever is recorded. Raises ``NotFound`` when it has vanished."""
+        info = await self._store.head(self.location.object_name)
+        if info is None:
+            raise NotFound(f"the object of instance {self.location.sop_instance_uid} is not in the storage space")
+        return info.size
 
     async def stream(self, start: int, length: int) -> AsyncIterator[bytes]:
         """Read a range as blocks of about 1 MiB."""
