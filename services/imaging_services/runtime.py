@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from imaging_services.adapters.http.server import serve
 from imaging_services.adapters.processes import channel
+from imaging_services.adapters.processes.heap import keep_freed_memory
 from imaging_services.domain.errors import SettingsError
 
 log = structlog.get_logger(__name__)
@@ -92,6 +93,7 @@ def run(main: Main[S], settings: S) -> None:
     # What is loaded by now stays: looking through it took 80 ms whenever the collector went through everything, in
     # which nobody was answered.
     gc.freeze()
+    keep_freed_memory()
     uvloop.run(supervise(main, settings, membership))
 
 

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import secrets
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,12 @@ from imaging_services.domain.relay.subjects import RelaySubjects
 from imaging_services.local.leaf_node import LeafNode
 from imaging_services.local.ports import free_ports
 from imaging_services.local.processes import start
+from imaging_services.local.readiness import http_json
 from support.edge import Edge, a_hub, a_modality
 from support.instances import encoded, instance
+from support.nats_process import NatsProcess
 from support.relay import Remembering, listening, nats_relay, relay_settings, until
+from support.tls import Authority, an_authority
 from support.wires import Wire
 
 pytestmark = pytest.mark.timeout(240)
@@ -146,26 +150,73 @@ async def doctor_is_content(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @asynccontextmanager
-async def a_leaf_node(folder: Path, hub_port: int, root: str, domain: str) -> AsyncIterator[str]:
-    """The server of an edge without its proxy; its URL."""
+async def a_leaf_node(folder: Path, hub_port: int, root: str, domain: str, **more: object) -> AsyncIterator[str]:
+    """The server of an edge without its proxy; its URL. What it says is in ``log`` of its folder."""
     port, monitoring = free_ports(2)
     folder.mkdir()
+    given = {"EDGE_HUB_URL": f"nats-leaf://127.0.0.1:{hub_port}", "EDGE_MONITORING_PORT": monitoring, **more}
     node = LeafNode(
         Settings(
             EDGE=True,
             EDGE_DOMAIN=domain,
-            EDGE_HUB_URL=f"nats-leaf://127.0.0.1:{hub_port}",
             EDGE_SPOOL_DIR=folder,
             EDGE_NATS_PORT=port,
-            EDGE_MONITORING_PORT=monitoring,
             DIMSE_NATS_SUBJECT_ROOT=root,
+            **given,
         )
     )
-    child = await asyncio.to_thread(start, node.program())
+    child = await asyncio.to_thread(start, replace(node.program(), log_file=folder / "log"))
     try:
         yield node.url
     finally:
         await asyncio.to_thread(child.stop)
+
+
+@pytest.fixture
+def guarded_hub(tmp_path: Path) -> Iterator[tuple[int, Authority]]:
+    """A hub's port for leaf nodes, which asks for TLS, a user and a password, and who vouches for it."""
+    (leaf_nodes,), authority = free_ports(1), an_authority(tmp_path, "hub")
+    tls = f'tls {{ cert_file: "{authority.certificate}", key_file: "{authority.key}" }}'
+    who = 'authorization { users: [ { user: hospital-1, password: "a/secret:with@signs" } ] }'
+    (tmp_path / "hub").mkdir()
+    more = f'leafnodes {{ listen: "127.0.0.1:{leaf_nodes}", {tls}, {who} }}\n'
+    with NatsProcess(tmp_path / "hub", more=more, domain="hub"):
+        yield leaf_nodes, authority
+
+
+def guarded(port: int, authority: Authority, **more: object) -> dict[str, object]:
+    return {
+        "EDGE_HUB_URL": f"tls://127.0.0.1:{port}",
+        "EDGE_HUB_CA_FILE": authority.ca_file,
+        "EDGE_HUB_USER": "hospital-1",
+        "EDGE_HUB_PASSWORD": "a/secret:with@signs",
+        **more,
+    }
+
+
+async def test_an_edge_joins_its_hub_by_tls_with_user_and_password(guarded_hub, tmp_path: Path) -> None:
+    (monitoring,) = free_ports(1)
+    given = guarded(*guarded_hub, EDGE_MONITORING_PORT=monitoring)
+    async with a_leaf_node(tmp_path / "edge", 0, "EDGE", "one", **given):
+        await until(lambda: bool((http_json(f"http://127.0.0.1:{monitoring}/leafz") or {}).get("leafs")))
+
+
+@pytest.mark.parametrize("wrong", ["password", "authority"])
+async def test_a_hub_that_does_not_match_is_named_in_the_log_and_instances_are_kept(
+    guarded_hub, tmp_path: Path, wrong: str
+) -> None:
+    port, authority = guarded_hub
+    more, sentence = {
+        "password": ({"EDGE_HUB_PASSWORD": "another"}, "Authorization Violation"),
+        "authority": ({"EDGE_HUB_CA_FILE": an_authority(tmp_path, "stranger").ca_file}, "unknown authority"),
+    }[wrong]
+    log, names = tmp_path / "edge" / "log", RelaySubjects("EDGE", "B")
+    async with a_leaf_node(tmp_path / "edge", 0, "EDGE", "one", **guarded(port, authority, **more)) as url:
+        await until(lambda: sentence in log.read_text())
+        async with connect(NatsSettings(url=url, subject_root="EDGE")) as client:
+            await ensure_relay(client.jetstream(), names, 0, 1)
+            assert (await client.jetstream().publish(names.store("1"), b"an instance")).seq == 1
+    assert "another" not in log.read_text()
 
 
 async def test_edges_and_hub_each_keep_their_own_and_acknowledgements_do_not_mix(tmp_path: Path) -> None:

@@ -97,6 +97,22 @@ async def test_a_program_that_does_not_start_stops_the_rest(tmp_path: Path) -> N
     assert not psutil.pid_exists(watched.pids[0]["good"])
 
 
+def test_who_gets_on_is_waited_for_however_long_that_takes(tmp_path: Path) -> None:
+    looks: list[int] = []
+
+    def steps(pid: int) -> int:
+        looks.append(pid)
+        return min(len(looks), 4)
+
+    options = {"start_seconds": 0.1, "progress": steps}
+    child = start(program(tmp_path, "slow", SLEEPER, ready=lambda: len(looks) > 3, **options))
+    assert set(looks) == {child.pid}
+    child.kill()
+    with pytest.raises(BackendUnavailable, match="stuck is not ready after 0 s"):
+        start(program(tmp_path, "stuck", SLEEPER, ready=lambda: False, **options))
+    assert len(looks) > 4
+
+
 async def test_stopping_while_starting(tmp_path: Path) -> None:
     slow = program(tmp_path, "slow", SLEEPER, ready=lambda: False, start_seconds=60)
     watched = Watched([slow])

@@ -1,6 +1,7 @@
 """One receiver empties the queues of several JetStream domains, joined by leaf connections."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import uuid
@@ -8,13 +9,14 @@ from contextlib import AsyncExitStack, ExitStack
 
 import nats
 import pytest
+from nats.js.errors import NotFoundError
 
-from imaging_services.adapters.nats import relay_consumer
+from imaging_services.adapters.nats import relay_consumer, relay_domains
 from imaging_services.adapters.nats.relay_dead_letters import Redriven, list_relay_dead_letters, redrive_relay
 from imaging_services.adapters.nats.relay_objects import ObjectBucket
 from imaging_services.adapters.nats.relay_streams import ensure_relay
 from imaging_services.domain.dicom.dimse import StoreAnswer
-from imaging_services.domain.errors import SettingsError
+from imaging_services.domain.errors import BackendUnavailable, SettingsError
 from imaging_services.domain.relay.messages import AssociationNotice, AssociationState, Origin
 from imaging_services.domain.relay.subjects import RelaySubjects
 from support.nats_process import NatsProcess
@@ -88,8 +90,11 @@ async def waiting(server, *names: str) -> int:
 
 async def arrives_empty(server) -> None:
     names = RelaySubjects(ROOT, "B")
-    async with asyncio.timeout(30):
-        while await waiting(server, names.stream, names.urgent_stream, f"OBJ_{names.bucket}"):
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(NotFoundError):  # it is made by a receiver that has heard of the edge
+                if not await waiting(server, names.stream, names.urgent_stream, f"OBJ_{names.bucket}"):
+                    return
             await asyncio.sleep(0.05)
 
 
@@ -189,6 +194,34 @@ async def test_an_edge_that_is_away_holds_up_nobody(clean, monkeypatch):
         await until(lambda: south.connected)
         await south.store_durably(call(), blocks(b"back again"))
         await until(lambda: len(handler.stored) == 7)
+
+
+async def test_the_own_queue_is_emptied_before_its_domain_has_said_its_name(clean, monkeypatch):
+    hub, edges = clean
+    known, asked = asyncio.Event(), relay_domains.Domains._name
+
+    async def name(domains):
+        if not known.is_set():
+            raise BackendUnavailable("JetStream does not answer")
+        return await asked(domains)
+
+    monkeypatch.setattr(relay_domains.Domains, "_name", name)
+    monkeypatch.setattr(relay_domains, "_AGAIN", 0.05)
+    handler, own, far_away = Remembering(), call(), call()
+    async with (
+        near(edges, "north") as north,
+        nats_relay(relay_settings(hub.url, "A", ROOT)) as beside,
+        far(hub, "north,hub") as receiver,
+    ):
+        await north.store_durably(far_away, blocks(b"data"))
+        async with listening(receiver, handler):
+            await beside.store_durably(own, blocks(b"data"))
+            await until(lambda: handler.stored != [])
+            known.set()
+            await until(lambda: len(handler.stored) == 2)
+            consumers = await receiver.client().jetstream().consumers_info(f"{ROOT}-B-store")
+            assert [one.name for one in consumers] == ["relay"]  # "hub" is the own one, and is not emptied twice
+    assert [uid for uid, _ in handler.stored] == [one.command.sop_instance_uid for one in (own, far_away)]
 
 
 async def test_dead_letters_of_edges_are_kept_at_the_hub_with_their_bytes_and_put_back_there(clean):

@@ -57,7 +57,7 @@ class NatsServer:
             command=[str(wheel_program("nats-server")), "--config", str(configuration)],
             log_file=self.directory / "nats.log",
             ready=self.answers,
-            environment={"GOMEMLIMIT": _MEMORY_LIMIT},
+            environment={"GOMEMLIMIT": _MEMORY_LIMIT, "GOGC": "400"},  # less garbage collection below the limit
             parent_death_signal=signal.SIGTERM,
         )
 

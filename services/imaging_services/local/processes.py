@@ -37,6 +37,9 @@ class Program:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 20
     start_seconds: float = 60
+    """Until it is ready; or without getting on, where ``progress`` tells."""
+    progress: Callable[[int], object] | None = None
+    """Of its process id: something that changes as long as it gets on with what it does before it is ready."""
     parent_death_signal: signal.Signals = signal.SIGKILL
 
 
@@ -100,15 +103,21 @@ class Child:
     def wait_ready(self) -> None:
         """Block until the program answers. Raises ``BackendUnavailable`` with its last log lines when it ended or
         did not answer within ``start_seconds``."""
-        deadline = time.monotonic() + self.program.start_seconds
+        deadline, so_far = time.monotonic() + self.program.start_seconds, self._progress()
         while not self.program.ready():
             if self._stopping:
                 raise BackendUnavailable(f"{self.program.name} was stopped before it was ready")
             if self.returncode is not None:
                 raise BackendUnavailable(self.epitaph())
             if time.monotonic() > deadline:
+                if (now := self._progress()) != so_far:
+                    deadline, so_far = time.monotonic() + self.program.start_seconds, now
+                    continue
                 raise BackendUnavailable(self._account(f"is not ready after {self.program.start_seconds:.0f} s"))
             time.sleep(0.05)
+
+    def _progress(self) -> object:
+        return self.program.progress(self.pid) if self.program.progress else None
 
     def epitaph(self) -> str:
         """How it ended, with its last log lines."""

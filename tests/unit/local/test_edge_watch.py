@@ -1,6 +1,10 @@
 """When the NATS server of an edge is started again."""
 
+import os
+from pathlib import Path
+
 from imaging_services.local.edge import ServerWatch
+from imaging_services.local.leaf_node import _read_so_far
 
 ILL = 3  # looks
 
@@ -32,3 +36,15 @@ def test_one_that_was_ready_when_the_watch_began_need_not_answer_again() -> None
 def test_it_is_left_alone_while_the_disk_is_full() -> None:
     watch = ServerWatch(7)
     assert looks(watch, 7, False, False, None, None, False, False, False) == [False] * 6 + [True]
+
+
+def test_who_reads_little_does_not_get_on(tmp_path: Path) -> None:
+    """A server that hangs while it reads its spool may still answer its monitoring port."""
+    so_far = [_read_so_far(os.getpid())]
+    for size in (64 * 1024, 64 * 1024, 32 * 1024 * 1024):
+        (tmp_path / "file").write_bytes(bytes(size))
+        (tmp_path / "file").read_bytes()
+        so_far.append(_read_so_far(os.getpid()))
+    assert so_far[2] - so_far[0] <= 1
+    assert so_far[3] - so_far[2] >= 2
+    assert _read_so_far(2**30) == 0

@@ -66,3 +66,18 @@ def test_the_servers_no_counts_until_the_spool_was_seen_with_room() -> None:
         gate.require_room()
     gate.look(used=950, free=10_000)
     gate.require_room()
+
+
+@pytest.mark.parametrize("reserve", [0, 1 << 30])
+def test_a_server_that_says_nothing_on_a_full_disk_is_not_asked(reserve: int) -> None:
+    gate = SpoolGate(limit=1 << 40, reserve=reserve)
+    gate.look(used=10, free=2 << 30)
+    gate.look_at_disk(free=2 << 30)
+    gate.require_room()
+    gate.look_at_disk(free=4096)
+    with pytest.raises(OutOfResources, match="disk below the spool is full: 4,096 bytes free"):
+        gate.require_room()
+    gate.look_at_disk(free=2 << 30)
+    assert not gate.is_open, "whether the server takes anything again only it can tell"
+    gate.look(used=10, free=2 << 30)
+    assert gate.is_open

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from imaging_services.domain.errors import OutOfResources
 
 _ROOM_AGAIN = 95  # percent; a sender that tries again soon must not find it full after one instance
+_LEAST_FREE = 16 * 1024 * 1024  # bytes; a server that says nothing on a disk with less will not take an instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,14 @@ class SpoolGate:
         if self._why and 100 * used <= most * _ROOM_AGAIN:
             self._why = ""
         self._judge()
+
+    def look_at_disk(self, free: int) -> None:
+        """As only the disk is now, when the server does not say how the spool stands: it may be the full disk that
+        silenced it."""
+        self._free = free
+        self._judge()
+        if free < _LEAST_FREE:
+            self._why = self._why or f"the disk below the spool is full: {free:,} bytes free"
 
     def took(self, size: int) -> None:
         """Somebody stored so many bytes since the last look."""

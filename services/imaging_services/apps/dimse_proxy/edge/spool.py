@@ -85,19 +85,24 @@ class Spool:
                     await self._look(reader)
                 except RetryableError as error:
                     log.debug("the spool does not say how it stands", error=str(error))
+                    self._gate.look_at_disk(await self._free_bytes())
+                    self._say()
                 _CONNECTED.set(await _hub_connected(server))
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self, reader: SpoolReader) -> None:
         taken = self._gate.taken
         state = await reader.state()
-        free = await asyncio.to_thread(_free_bytes, self._directory)
-        self._gate.look(state.bytes, free, taken)
+        self._gate.look(state.bytes, await self._free_bytes(), taken)
         _INSTANCES.set(state.instances)
         _BYTES.set(state.bytes)
         _OLDEST.set(state.oldest_seconds)
-        _FREE.set(free)
         self._say()
+
+    async def _free_bytes(self) -> int:
+        free = await asyncio.to_thread(_free_bytes, self._directory)
+        _FREE.set(free)
+        return free
 
     def _say(self) -> None:
         """Once each time that it is full, and that it has room again."""
