@@ -1,4 +1,5 @@
-"""A second storage space beside the stack's S3: a local folder, as Orthanc has, with its own two services."""
+"""Storage spaces beside the stack's own: a local folder, as Orthanc has, or another S3 server; each with two services
+of its own."""
 
 import os
 import subprocess
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from s3_server import S3Space
+
 from imaging_services.local.ports import free_ports
 from support.stack import Stack
 
@@ -20,8 +23,9 @@ IMAGING = str(Path(sys.executable).with_name("imaging"))
 
 @dataclass(frozen=True)
 class FolderSpace:
-    """Where the services of the folder space listen, and the processes that work for it."""
+    """Where the services of the space listen, and the processes that work for it."""
 
+    name: str
     dimse: dict[str, object]
     dicomweb: str
     pids: list[int]
@@ -32,16 +36,31 @@ class FolderSpace:
 def folder_space(stack: Stack, folder: Path, workers: int = 1) -> Iterator[FolderSpace]:
     """Run `imaging run dimse-ingestion` and `dicomweb-ingestion` on a folder, with the stack's event processor; of the
     former so many processes on one port."""
-    config = folder / "config"
-    config.mkdir(parents=True)
-    (config / "LOCAL_STORAGE_PATH").write_text(str(folder / "objects"))
-    (folder / "objects").mkdir()
+    (folder / "objects").mkdir(parents=True)
+    config = {"LOCAL_STORAGE_PATH": str(folder / "objects")}
+    with _space(stack, folder, "folder", config, {}, workers) as space:
+        yield space
+
+
+@contextmanager
+def s3_space(stack: Stack, folder: Path, bucket: S3Space) -> Iterator[FolderSpace]:
+    """The same two services on a bucket of another S3 server."""
+    with _space(stack, folder, bucket.name, bucket.config, bucket.secret, 1) as space:
+        space.pids.extend(bucket.pids)
+        yield space
+
+
+@contextmanager
+def _space(
+    stack: Stack, folder: Path, provider: str, config: dict[str, str], secret: dict[str, str], workers: int
+) -> Iterator[FolderSpace]:
     dimse_port, http_port, *health = free_ports(4)
     wado = f"http://127.0.0.1:{http_port}/wado-rs"
     common = {
         **os.environ,
-        "BUCKET_CONFIG_PATH": str(config),
-        "PROVIDER_NAME": "folder",
+        **key_files(folder / "config", "BUCKET_CONFIG_PATH", config),
+        **key_files(folder / "secret", "BUCKET_SECRET_PATH", secret),
+        "PROVIDER_NAME": provider,
         "EVENTS_NATS_URL": stack.ready["nats"],
         **_database(str(stack.ready["postgres"])),
         "WADO_INTERNAL_ENDPOINT": wado,
@@ -62,7 +81,15 @@ def folder_space(stack: Stack, folder: Path, workers: int = 1) -> Iterator[Folde
             environment = {**common, **environment, "HEALTH_PORT": str(port)}
             pids.append(running.enter_context(_service(name, environment, port, folder / f"{name}.log")))
         dimse = {"ae_title": "DIMSE_INGESTION", "host": "127.0.0.1", "port": dimse_port}
-        yield FolderSpace(dimse, f"http://127.0.0.1:{http_port}/dicomweb", pids, pids[-2])
+        yield FolderSpace(provider, dimse, f"http://127.0.0.1:{http_port}/dicomweb", pids, pids[-2])
+
+
+def key_files(folder: Path, variable: str, keys: dict[str, str]) -> dict[str, str]:
+    """One file a key, as Kubernetes mounts a ConfigMap or Secret."""
+    folder.mkdir(parents=True)
+    for key, value in keys.items():
+        (folder / key).write_text(value)
+    return {variable: str(folder)}
 
 
 def _database(address: str) -> dict[str, str]:
@@ -90,7 +117,7 @@ def _service(name: str, environment: dict[str, str], health: int, log: Path) -> 
 
 
 def _until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(300):
+    for _ in range(1200):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2).close()
         except (urllib.error.URLError, OSError):
@@ -99,4 +126,4 @@ def _until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None
             time.sleep(0.1)
         else:
             return
-    raise SystemExit(f"the folder space's service did not start:\n{log.read_text()[-2000:]}")
+    raise SystemExit(f"the space's service did not start:\n{log.read_text()[-2000:]}")

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import json
 import random
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import psutil
 import structlog
+from measure import cpu_seconds
 from plot import Line, plot
 from psycopg import AsyncConnection
 from recording import BATCH, made
@@ -32,6 +34,7 @@ from support.servers import fresh_database, running_postgres
 SIZES = (10_000, 100_000, 1_000_000)
 LARGEST = 5_000_000
 SEARCHES = 400
+_BATCHES = 8  # recorded at each size
 _PROVIDER = "synthetic"
 _IMAGE = Path(__file__).parents[1] / "docs" / "images" / "growth.svg"
 
@@ -66,7 +69,7 @@ async def _measured(folder: Path, sizes: list[int]) -> list[dict[str, Any]]:
                     "instances": size,
                     "filled_seconds": round(time.perf_counter() - started, 1),
                     "searches": {name: await _searched(manifest, kind, studies) for name, kind in _KINDS.items()},
-                    "recorded_per_second": await _recorded(manifest, len(points)),
+                    **await _recorded(manifest, len(points), server.pid),
                     "disk_bytes": await _disk(pool),
                     "postgres_memory_bytes": _memory(server.pid),
                     "own_memory_bytes": psutil.Process().memory_info().rss,
@@ -121,15 +124,23 @@ async def _searched(manifest: PostgresManifest, kind: Any, studies: int) -> dict
     return {"p50": round(seconds[len(seconds) // 2] * 1e3, 3), "p99": round(seconds[len(seconds) * 99 // 100] * 1e3, 3)}
 
 
-async def _recorded(manifest: PostgresManifest, number: int) -> float:
-    """Instances a second of one recorder, in batches of ``BATCH``."""
-    events = await made(4 * BATCH, f"1.2.826.9.{number}")
-    start = time.perf_counter()
+async def _recorded(manifest: PostgresManifest, number: int, server: int) -> dict[str, float]:
+    """Instances a second of one recorder, the median of batches of ``BATCH``; CPU milliseconds an instance of it and of
+    PostgreSQL, which say the same on a busy machine."""
+    events = await made(_BATCHES * BATCH, f"1.2.826.9.{number}")
+    seconds, own, theirs = [], time.process_time(), cpu_seconds([server])
     for at in range(0, len(events), BATCH):
+        start = time.perf_counter()
         refused = [one for one in await manifest.record(events[at : at + BATCH]) if one]
+        seconds.append(time.perf_counter() - start)
         if refused:
             raise refused[0]
-    return round(len(events) / (time.perf_counter() - start))
+    own, theirs = time.process_time() - own, cpu_seconds([server]) - theirs
+    return {
+        "recorded_per_second": round(BATCH / statistics.median(seconds)),
+        "recorder_cpu_ms": round(own / len(events) * 1e3, 3),
+        "postgres_cpu_ms": round(theirs / len(events) * 1e3, 3),
+    }
 
 
 async def _disk(pool: Pool) -> int:

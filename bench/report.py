@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from results import OUT
+from results import OUT, seconds
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 _MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -38,7 +38,7 @@ def comparison(document: dict[str, Any]) -> str:
                 if full.startswith(f"{case}: {name} / ") and not full.endswith("(CPU)")
             ]
             title = f"{table['title']} ({table['date']})" if number == 0 else ""
-            figures = [f"{row['wall_seconds']:.3f}", f"{row['cpu_seconds']:.2f}", f"{per_gb:.1f}" if per_gb else ""]
+            figures = [seconds(row["wall_seconds"]), seconds(row["cpu_seconds"]), f"{per_gb:.1f}" if per_gb else ""]
             lines.append(f"| {' | '.join([title, name, *figures, ', '.join(ratios)])} |")
     alone = [(name, value) for name, value in document["ratios"].items() if " / " not in name]
     lines += ["", *(f"- {name}: {value:,.0f}" for name, value in alone)] if alone else []
@@ -56,6 +56,9 @@ def growth(document: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     rest: dict[str, Callable[[dict[str, Any]], str]] = {
         "instances recorded a second": lambda point: f"{point['recorded_per_second']:,.0f}",
+        "CPU ms an instance recorded: recorder, PostgreSQL": lambda point: (
+            f"{point['recorder_cpu_ms']:.2f}, {point['postgres_cpu_ms']:.2f}" if "recorder_cpu_ms" in point else ""
+        ),
         "on disk, MB": lambda point: f"{point['disk_bytes'] / 1e6:,.0f}",
         "memory of PostgreSQL, MB": lambda point: f"{point['postgres_memory_bytes'] / 1e6:,.0f}",
         "memory of the searching process, MB": lambda point: f"{point['own_memory_bytes'] / 1e6:,.0f}",
@@ -64,7 +67,21 @@ def growth(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-_TABLES = {"bench": comparison, "growth": growth}
+def workers(document: dict[str, Any]) -> str:
+    """Instances a second by the number of processes, as they are and with a part of a core each."""
+    lines = [f"Run of {document['date']} on {document['cores']} cores, medians.", ""]
+    lines += ["| share of a core for each process | processes | instances/s | ingester, CPU s | ratio | cores allow |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for measured in document["measured"]:
+        for number, row in measured["medians"].items():
+            ratios = [f"{measured['ratio']:.2f}", f"{measured['allowed_by_cores']:.2f}"] if number != "1" else ["", ""]
+            rate, cpu = document["instances"] / row["wall"], row["ingester"]
+            cells = [f"{measured['share']:.0%}", number, f"{rate:.0f}", f"{cpu:.1f}", *ratios]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+_TABLES = {"bench": comparison, "growth": growth, "workers": workers}
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ class Table:
     title: str
     series: list[Series]
     size: int = 0
+    compared: bool = True
+    """Whether its ratios are of the record."""
 
     def ratios(self) -> dict[str, float]:
         """Every variant of ours against every peer, wall and CPU time."""
@@ -52,6 +54,11 @@ class Table:
         return {"title": self.title, "candidates": rows}
 
 
+def seconds(value: float) -> str:
+    """Three digits behind the point, and five where these say little."""
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.5f}"
+
+
 def show(table: Table) -> None:
     """Print it; the ratios are to the first candidate."""
     first = table.series[0]
@@ -60,7 +67,7 @@ def show(table: Table) -> None:
         wall, cpu = one.wall / first.wall, one.cpu / first.cpu if first.cpu else float("nan")
         per_gb = table.cpu_per_gb(one)
         shown = "" if per_gb is None else f"{per_gb:.1f}"
-        print(f"  {one.name:34}{one.wall:10.3f}{one.cpu:10.2f}{shown:>10}{wall:12.2f}{cpu:12.2f}")
+        print(f"  {one.name:34}{seconds(one.wall):>10}{seconds(one.cpu):>10}{shown:>10}{wall:12.2f}{cpu:12.2f}")
     print()
 
 
@@ -71,7 +78,7 @@ def save(tables: list[Table], figures: dict[str, float], options: dict[str, Any]
     before = json.loads(path.read_text()) if path.exists() else {}
     ratios = dict(figures)
     for table in tables:
-        ratios |= table.ratios()
+        ratios |= table.ratios() if table.compared else {}
     when = datetime.now(UTC).strftime("%Y-%m-%d")
     cases = {table.case: table.as_json() | {"date": when, "options": options} for table in tables}
     document = {

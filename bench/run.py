@@ -3,7 +3,7 @@
 Prints medians of wall time and of server CPU seconds, and the ratio peer / ours (above 1: ours is faster). The product
 runs as `imaging up` runs it, with every flush to disk that the promises need; Orthanc runs with its defaults and the
 DICOMweb plugin. Writes bench/out/bench.json, which `make bench-compare` compares with the record. Options: --instances,
---rounds, --only.
+--rounds, --only, --s3.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import services
 import streaming
 import wan
 from results import Table, save, show
+from s3_server import VERSITYGW
 
 _BY_DEFAULT = ["reception", "services", "recording", "searches"]
 
@@ -37,11 +38,14 @@ def main() -> None:
             ("wan", wan),
         ):
             if part in arguments.only:
-                tables += compared.compare(folder / part, arguments.instances, arguments.rounds)
+                other = {"s3": arguments.s3, "s3_endpoint": arguments.s3_endpoint} if part == "services" else {}
+                tables += compared.compare(folder / part, arguments.instances, arguments.rounds, **other)
         if "recording" in arguments.only:
             figures |= recording.report(folder / "recording")
         if "searches" in arguments.only:
-            tables += searches.compare(folder / "searches", arguments.studies, arguments.peer_studies)
+            tables += searches.compare(
+                folder / "searches", arguments.studies, arguments.peer_studies or arguments.studies
+            )
         if "frames" in arguments.only:
             frames.report(folder / "frames")
     print(
@@ -63,7 +67,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--studies", type=int, default=10_000, help="of 100 instances, in the manifest that is searched"
     )
-    parser.add_argument("--peer-studies", type=int, default=200, help="of 100 instances, in Orthanc when searched")
+    parser.add_argument("--peer-studies", type=int, help="of 100 instances, in Orthanc when searched; else as many")
+    parser.add_argument(
+        "--s3", choices=[VERSITYGW], help="ours on this S3 server as well; Go builds it, which takes long"
+    )
+    parser.add_argument("--s3-endpoint", help="ours on this one as well, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY")
     parts = [*_BY_DEFAULT, "streaming", "frames", "wan"]
     parser.add_argument("--only", nargs="+", choices=parts, default=_BY_DEFAULT, help="the others only when named")
     return parser.parse_args()

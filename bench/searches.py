@@ -1,61 +1,72 @@
-"""QIDO-RS in a large manifest: ours with synthetic rows, and Orthanc with tiny instances that it is sent.
+"""QIDO-RS in a large manifest: ours and Orthanc with its PostgreSQL index, both with the same studies.
 
-A study search has to cost what its answer costs, not what the manifest holds. Orthanc is filled by uploading instances
-of one kilobyte, some hundreds a second: by default it holds far less than ours, which is said in the table; with
-``--peer-studies 10000`` it holds the same.
+A study search has to cost what its answer costs, not what the manifest holds. Each has a PostgreSQL server of its own,
+with the same settings; rows are written in bulk on both sides (``synthetic``, ``orthanc_index``). Both are asked the
+same by HTTP in turns, some dozens of searches each, and have to find the same studies.
 """
 
 import asyncio
-import io
+import gc
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import psycopg
+from lean_client import LeanClient
 from measure import Sample, Series, cpu_seconds
-from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from orthanc_index import indexed_orthanc, study_date
 from results import Table
 from synthetic import INSTANCES, fill
 
-from support.orthanc import Orthanc
 from support.stack import imaging_up
 
-SEARCHES = 300
+TURNS, SEARCHES = 8, 50
+"""Of each key and candidate, and searches of a turn."""
+LIMIT = 20
 PROVIDER = "local"
 """The storage space of `imaging up`."""
+_STUDY = "0020000D"
 _KEYS: dict[str, Callable[[int], dict[str, str]]] = {
     "patient id": lambda n: {"PatientID": f"P{n // 2}"},
     "accession number": lambda n: {"AccessionNumber": f"A{n}"},
     "study": lambda n: {"StudyInstanceUID": f"1.2.826.{n}"},
-    "a day": lambda n: {"StudyDate": _day(n), "limit": "20"},
+    "a day": lambda n: {"StudyDate": study_date(n)},
 }
 
 
+@dataclass
+class Asked:
+    """One that is searched: its address, its processes, and what searches cost so far."""
+
+    name: str
+    dicomweb: str
+    pids: list[int]
+    seconds: list[float] = field(default_factory=list)
+    cpu: float = 0.0
+
+    def quantile(self, at: float) -> float:
+        """Seconds of a search."""
+        return sorted(self.seconds)[min(int(len(self.seconds) * at), len(self.seconds) - 1)]
+
+
 def compare(folder: Path, studies: int, peer_studies: int) -> list[Table]:
-    """A table for each key: p50 and p99 of a search, as candidates of their own."""
+    """Two tables for each key: p50 and p99 of a search."""
     folder.mkdir(parents=True)
-    with ExitStack() as running:
+    with ExitStack() as running, ThreadPoolExecutor(1) as pool:
         stack = running.enter_context(imaging_up(folder, "--revisioning-delay", "3600"))
-        orthanc = running.enter_context(Orthanc(folder / "orthanc"))
-        asyncio.run(_filled(str(stack.ready["postgres"]), studies))
-        _upload(orthanc, peer_studies)
-        pids = list(stack.ready["pids"].values())
+        filling = pool.submit(asyncio.run, _filled(str(stack.ready["postgres"]), studies))
+        orthanc = running.enter_context(indexed_orthanc(folder / "orthanc", peer_studies))
+        filling.result()
         tables = []
         for key, parameters in _KEYS.items():
-            ours = _timed(stack.url("dicomweb"), parameters, studies, pids)
-            peer = _timed(orthanc.dicomweb, parameters, peer_studies, [orthanc.pid])
-            sizes = f"ours {studies * INSTANCES:,} instances, Orthanc {peer_studies * INSTANCES:,}"
-            for case, at in (("p50", 0.5), ("p99", 0.99)):
-                series = [
-                    Series("ours", [Sample(_quantile(ours[0], at), ours[1])]),
-                    Series("Orthanc", [Sample(_quantile(peer[0], at), peer[1])]),
-                ]
-                tables.append(Table(f"qido-rs by {key}, {case}", f"QIDO-RS by {key}, {case}; {sizes}", series))
+            ours = Asked("ours", stack.url("dicomweb"), list(stack.ready["pids"].values()))
+            peer = Asked("Orthanc, PostgreSQL index", orthanc.dicomweb, orthanc.pids)
+            _in_turns([ours, peer], parameters, min(studies, peer_studies), studies == peer_studies)
+            tables += _tables(key, [ours, peer], f"{studies * INSTANCES:,} and {peer_studies * INSTANCES:,} instances")
         return tables
 
 
@@ -64,65 +75,49 @@ async def _filled(address: str, studies: int) -> None:
         await fill(connection, PROVIDER, 0, studies)
 
 
-def _timed(
-    base: str, parameters: Callable[[int], dict[str, str]], studies: int, pids: list[int]
-) -> tuple[list[float], float]:
-    """Seconds of each search, sorted, and CPU seconds of all; every search finds something."""
+def _tables(key: str, asked: list[Asked], sizes: str) -> list[Table]:
+    """The p99 is of few searches, so it varies: it is shown and not compared with the record."""
+    tables = []
+    for case, at in (("p50", 0.5), ("p99", 0.99)):
+        series = [Series(one.name, [Sample(one.quantile(at), one.cpu / len(one.seconds))]) for one in asked]
+        title = f"QIDO-RS study search by {key}, {case}; {sizes}"
+        if case == "p99":
+            title += "".join(f"; {one.name}: {one.quantile(0.99) / one.quantile(0.5):.1f} × its p50" for one in asked)
+        tables.append(Table(f"qido-rs by {key}, {case}", title, series, compared=case == "p50"))
+    return tables
+
+
+def _in_turns(asked: list[Asked], parameters: Callable[[int], dict[str, str]], studies: int, same: bool) -> None:
+    """Ask for studies here and there; the first turn warms up. The collector of this process rests meanwhile."""
     headers = {"Accept": "application/dicom+json"}
-    seconds = []
-    with httpx.Client(timeout=120, headers=headers) as client:
-        for warming in (True, False):
-            before = cpu_seconds(pids)
-            for turn in range(20 if warming else SEARCHES):
-                wanted = parameters(turn * 7919 % studies)
-                start = time.perf_counter()
-                found = client.get(f"{base}/studies", params=wanted).json()
-                if not found:
-                    raise RuntimeError(f"{base} finds nothing by {wanted}")
-                if not warming:
-                    seconds.append(time.perf_counter() - start)
-    return sorted(seconds), cpu_seconds(pids) - before
+    with ExitStack() as connected:
+        clients = [connected.enter_context(LeanClient(one.dicomweb, headers)) for one in asked]
+        for turn in range(TURNS + 1):
+            chosen = [(turn * SEARCHES + number) * 7919 % studies for number in range(SEARCHES)]
+            answers = []
+            for one, client in zip(asked, clients, strict=True):
+                gc.collect()
+                gc.disable()
+                before = cpu_seconds(one.pids)
+                seconds, found = _searched(client, one, [parameters(number) for number in chosen])
+                if turn:
+                    one.cpu += cpu_seconds(one.pids) - before
+                    one.seconds += seconds
+                gc.enable()
+                answers.append(found)
+            if same and any(answer != answers[0] for answer in answers):
+                raise RuntimeError(f"the answers differ: {answers}")
 
 
-def _quantile(values: list[float], at: float) -> float:
-    return values[min(int(len(values) * at), len(values) - 1)]
-
-
-def _day(number: int) -> str:
-    return time.strftime("%Y%m%d", time.gmtime(1420070400 + number % 3650 * 86400))
-
-
-def _upload(orthanc: Orthanc, studies: int) -> None:
-    """The same studies as ``synthetic`` makes, by four connections."""
-    limits = httpx.Limits(max_connections=4)
-    with httpx.Client(timeout=120, limits=limits) as client, ThreadPoolExecutor(4) as pool:
-
-        def send(number: int) -> None:
-            study = _study(number)
-            for series in range(1, 3):
-                for instance in range(1, INSTANCES // 2 + 1):
-                    body = _instance(study, series, instance)
-                    client.post(f"{orthanc.http}/instances", content=body).raise_for_status()
-
-        list(pool.map(send, range(studies)))
-
-
-def _study(number: int) -> Dataset:
-    study = Dataset()
-    study.SOPClassUID = CTImageStorage
-    study.StudyInstanceUID, study.StudyID = f"1.2.826.{number}", f"S{number}"
-    study.StudyDate, study.StudyTime = _day(number), "101500"
-    study.PatientID, study.PatientName = f"P{number // 2}", f"Family{number % 5000}^Given{number % 300}"
-    study.PatientBirthDate, study.PatientSex, study.AccessionNumber = "19600101", "O", f"A{number}"
-    study.StudyDescription, study.Modality = f"CT thorax {number % 40}", "CT"
-    return study
-
-
-def _instance(study: Dataset, series: int, number: int) -> bytes:
-    study.SeriesInstanceUID, study.SeriesNumber = f"{study.StudyInstanceUID}.{series}", series
-    study.SOPInstanceUID, study.InstanceNumber = f"{study.SeriesInstanceUID}.{number}", number
-    study.file_meta = FileMetaDataset()
-    study.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    written = io.BytesIO()
-    study.save_as(written, enforce_file_format=True)
-    return written.getvalue()
+def _searched(client: LeanClient, one: Asked, wanted: list[dict[str, str]]) -> tuple[list[float], list[set[str]]]:
+    """Seconds of each search, and the studies that each found, which are some always."""
+    seconds, answers = [], []
+    for parameters in wanted:
+        start = time.perf_counter()
+        answer = client.get("/studies", parameters | {"limit": str(LIMIT)})
+        seconds.append(time.perf_counter() - start)
+        found = {match[_STUDY]["Value"][0] for match in json.loads(answer)}
+        if not found:
+            raise RuntimeError(f"{one.name} finds nothing by {parameters}")
+        answers.append(found)
+    return seconds, answers

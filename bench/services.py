@@ -1,23 +1,27 @@
 """The whole product beside Orthanc: C-STORE, STOW-RS, WADO-RS of a study and of frames, QIDO-RS.
 
 Orthanc keeps its files in a folder and its index in SQLite. Ours is measured on the S3 server of `imaging up`, and on
-a folder too, which compares like with like; both flush every instance to disk before they say success.
+a folder too, which compares like with like; both flush every instance to disk before they say success. On another S3
+server as well, when one is named.
 """
 
+import json
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 from ct_study import CtStudy, write_ct_study
-from folder_space import FolderSpace, folder_space
+from folder_space import FolderSpace, folder_space, s3_space
+from lean_client import LeanClient
 from measure import Sample, Series, measured
 from results import Table
+from s3_server import chosen
 
 from support.orthanc import Orthanc
 from support.stack import Stack, imaging_up
@@ -35,14 +39,17 @@ class Candidates:
     stack: Stack
     folder: FolderSpace
     orthanc: Orthanc
+    other: FolderSpace | None
 
     def web(self) -> dict[str, tuple[str, list[int]]]:
         """DICOMweb base URL and server processes, by name."""
-        return {
+        found = {
             "ours, S3": (self.stack.url("dicomweb"), self.pids),
             "ours, folder": (self.folder.dicomweb, self.folder.pids),
-            "Orthanc": (self.orthanc.dicomweb, [self.orthanc.pid]),
         }
+        if self.other is not None:
+            found[f"ours, {self.other.name}"] = self.other.dicomweb, self.other.pids
+        return {**found, "Orthanc": (self.orthanc.dicomweb, [self.orthanc.pid])}
 
     @property
     def pids(self) -> list[int]:
@@ -59,16 +66,20 @@ class Studies:
 
 
 @contextmanager
-def _running(folder: Path) -> Iterator[Candidates]:
+def _running(folder: Path, s3: str | None, s3_endpoint: str | None) -> Iterator[Candidates]:
     with (
         imaging_up(folder, "--revisioning-delay", "3600") as stack,
         folder_space(stack, folder / "space") as space,
+        chosen(folder / "other-s3", s3, s3_endpoint) as bucket,
+        s3_space(stack, folder / "other", bucket) if bucket else nullcontext() as other,
         Orthanc(folder / "orthanc") as orthanc,
     ):
-        yield Candidates(stack, space, orthanc)
+        yield Candidates(stack, space, orthanc, other)
 
 
-def compare(folder: Path, instances: int, rounds: int) -> list[Table]:
+def compare(
+    folder: Path, instances: int, rounds: int, s3: str | None = None, s3_endpoint: str | None = None
+) -> list[Table]:
     """Run every comparison ``rounds`` times, the candidates in turn, each on studies that it has not seen."""
     folder.mkdir(parents=True)
     cases = {
@@ -84,17 +95,17 @@ def compare(folder: Path, instances: int, rounds: int) -> list[Table]:
     }
     results: dict[str, dict[str, Series]] = {case: {} for case, _ in cases.values()}
     sizes: dict[str, int] = {}
-    with _running(folder) as candidates:
+    with _running(folder, s3, s3_endpoint) as candidates:
         for number in range(rounds + 1):  # the first round warms up and is not counted
             place = folder / str(number)
             studies = Studies(
-                [write_ct_study(place / f"{i}", instances, 100 * number + i) for i in range(5)],
+                [write_ct_study(place / f"{i}", instances, 100 * number + i) for i in range(7)],
                 [
                     [
                         write_ct_study(place / f"{i}-{j}", max(1, instances // ASSOCIATIONS), 100 * number + 10 * i + j)
                         for j in range(ASSOCIATIONS)
                     ]
-                    for i in range(1, 4)
+                    for i in range(1, 5)
                 ],
             )
             for run, (case, _) in cases.items():
@@ -108,7 +119,7 @@ def compare(folder: Path, instances: int, rounds: int) -> list[Table]:
 
 
 def _store(candidates: Candidates, studies: Studies) -> dict[str, Sample]:
-    return _stored(candidates, [[study] for study in studies.one[:3]])
+    return _stored(candidates, [[study] for study in [*studies.one[:3], studies.one[5]]])
 
 
 def _store_many(candidates: Candidates, studies: Studies) -> dict[str, Sample]:
@@ -134,6 +145,9 @@ def _stored(candidates: Candidates, sets: list[list[CtStudy]]) -> dict[str, Samp
         "ours, S3, by proxy: recorded": measured(through_proxy, candidates.pids),
         "Orthanc": measured(lambda: _storescu(address, sets[0]), [peer.pid]),
     }
+    other = candidates.other
+    if other is not None:
+        samples[f"ours, {other.name}, direct"] = measured(lambda: _storescu(other.dimse, sets[3]), other.pids)
     samples["ours, S3, by proxy: accepted"] = Sample(accepted[0], samples["ours, S3, by proxy: recorded"].cpu)
     return samples
 
@@ -167,8 +181,8 @@ def _each(candidates: Candidates, run: Callable[[str, str], None]) -> dict[str, 
 
 
 def _of(name: str, studies: Studies) -> CtStudy:
-    """A series belongs to one storage space, so the folder gets a study of its own."""
-    return studies.one[4] if "folder" in name else studies.one[3]
+    """A series belongs to one storage space, so each space gets a study of its own."""
+    return studies.one[{"ours, S3": 3, "Orthanc": 3, "ours, folder": 4}.get(name, 6)]
 
 
 def _stow(candidates: Candidates, studies: Studies) -> dict[str, Sample]:
@@ -183,9 +197,9 @@ def _stow(candidates: Candidates, studies: Studies) -> dict[str, Sample]:
     }
 
     def run(base: str, name: str) -> None:
-        with httpx.Client(timeout=120) as client:
+        with LeanClient(base, headers) as client:
             for body in bodies[name]:
-                client.post(f"{base}/studies", content=body, headers=headers).raise_for_status()
+                client.post("/studies", body)
 
     return _each(candidates, run)
 
@@ -199,14 +213,9 @@ def _wado(candidates: Candidates, studies: Studies) -> dict[str, Sample]:
     headers = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
 
     def run(base: str, name: str) -> None:
-        study, received = _of(name, studies), 0
-        with (
-            httpx.Client(timeout=120) as client,
-            client.stream("GET", f"{base}/studies/{study.study_instance_uid}", headers=headers) as response,
-        ):
-            response.raise_for_status()
-            for block in response.iter_raw():
-                received += len(block)
+        study = _of(name, studies)
+        with LeanClient(base, headers) as client:
+            received = client.received(f"/studies/{study.study_instance_uid}")
         if received < study.size * 0.99:
             raise RuntimeError(f"{base} sent {received} bytes of {study.size}")
 
@@ -219,12 +228,12 @@ def _frames(candidates: Candidates, studies: Studies) -> dict[str, Sample]:
 
     def run(base: str, name: str) -> None:
         study = _of(name, studies)
-        series = f"{base}/studies/{study.study_instance_uid}/series/{study.series_instance_uid}"
-        with httpx.Client(timeout=120, headers=headers) as client:
+        series = f"/studies/{study.study_instance_uid}/series/{study.series_instance_uid}"
+        with LeanClient(base, headers) as client:
             for instance in study.sop_instance_uids:
-                answer = client.get(f"{series}/instances/{instance}/frames/1").raise_for_status()
-                if len(answer.content) < 512 * 512 * 2:
-                    raise RuntimeError(f"{base} sent {len(answer.content)} bytes of a frame")
+                received = client.received(f"{series}/instances/{instance}/frames/1")
+                if received < 512 * 512 * 2:
+                    raise RuntimeError(f"{base} sent {received} bytes of a frame")
 
     return _each(candidates, run)
 
@@ -232,9 +241,9 @@ def _frames(candidates: Candidates, studies: Studies) -> dict[str, Sample]:
 def _qido(candidates: Candidates, studies: Studies) -> dict[str, Sample]:
     def run(base: str, name: str) -> None:
         parameters, headers = {"PatientID": _of(name, studies).patient_id}, {"Accept": "application/dicom+json"}
-        with httpx.Client(timeout=120) as client:
+        with LeanClient(base, headers) as client:
             for _ in range(SEARCHES):
-                if not client.get(f"{base}/studies", params=parameters, headers=headers).json():
+                if not json.loads(client.get("/studies", parameters)):
                     raise RuntimeError(f"{base} does not find the study")
 
     return _each(candidates, run)

@@ -79,13 +79,15 @@ def kill_one(load: Load, dice: random.Random) -> None:
 
 # Connections
 
-CUT_AFTER = 2 << 20  # bytes: within one of the large instances that every fifth is here
+CUT_AFTER = 256 << 10
+"""Bytes: most go by in the large instances, of which every fifth is one here; to the database no pixels go, so that it
+is the rows of some dozens there, which take a while on a busy machine."""
 
 
 def cut_within_an_instance(wire: Wire) -> None:
     for _ in range(3 if LONG else 1):
         wire.cut_after(CUT_AFTER)
-        until(lambda: wire.has_cut, what="so many bytes on their way")
+        until(lambda: wire.has_cut, 120, what="so many bytes on their way")
         wire.mend()
 
 
