@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
@@ -24,6 +25,10 @@ from support.servers import (
 HERE = Path(__file__).parent
 # make test-operator, make test-cluster, make test-knative: minutes, and root
 ONLY_WHEN_NAMED = (HERE / "operator", HERE / "cluster", HERE / "knative")
+
+# The same examples in each run, however slow the machine: whoever looks for others runs make fuzz.
+hypothesis.settings.register_profile("make test", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("make test")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

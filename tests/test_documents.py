@@ -45,6 +45,7 @@ COMMANDS = {
     "make bench": "make",
     "make bench-compare": "make",
     "make bench-growth": "make",
+    "make bench-workers": "make",
     "make bench-docs": "make",
     ".venv/bin/imaging up --demo": "tests/e2e/test_up.py::test_the_demo_shows_every_step",
     ".venv/bin/imaging up": "tests/e2e/test_up.py::test_endpoints_crash_and_restart_of_the_whole",

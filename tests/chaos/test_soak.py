@@ -1,4 +1,5 @@
-"""Half an hour of mixed load at a steady rate: flat memory, flat latency, nothing grows that should not (make soak)."""
+"""Mixed load at a steady rate: nothing grows that should not. For half an hour (make soak) memory and latency are flat,
+too; half a minute, which is what make test takes, is too short to tell."""
 
 import asyncio
 import os
@@ -17,13 +18,13 @@ import pytest
 from nats.aio.client import Client
 
 from support.audit import audit, until_settled
-from support.chaos import Studies, WiredStack, chaos
+from support.chaos import LONG, Studies, WiredStack, chaos
 from support.chaos_summary import SERVERS, Record, Summary
 from support.insisting import Identity, Modality, StowClient, identity, of_size
 from support.instances import instance
 from support.memory import MemoryWatch
 
-MINUTES = float(os.environ.get("SOAK_MINUTES") or 30)
+MINUTES = float(os.environ.get("SOAK_MINUTES") or (30 if LONG else 0.5))
 RATE = 2.0  # instances a second and sender
 LARGE_EVERY = 60
 KEPT = 200  # of each sender's instances are compared at the end; of the others only the identity is remembered
@@ -40,7 +41,6 @@ MAY_GROW = {
 STREAMS_THAT_MAY_GROW = ("-events",)  # by time and size limits
 OUTBOX_BYTES = 64 << 20  # what an empty table may take on disk before it is vacuumed
 pytestmark = [
-    pytest.mark.long,
     pytest.mark.soak,
     pytest.mark.timeout(int(MINUTES * 60 + 900)),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -81,17 +81,19 @@ def test_a_steady_load_leaves_nothing_behind(tmp_path: Path, summary: Summary) -
         record.acknowledged = {name: len(client.acknowledged) for name, client in clients.items()}
         record.longest_wait = round(max(client.longest for client in clients.values()), 2)
         record.peak_memory = rss.peaks()
-        record.figures = {
-            "latency, s": {one.name: [round(median, 3) for median in one.medians()] for one in waits},
-            "resident memory, MiB": {name: [round(m) for m in pair] for name, pair in rss.trend().items()},
-        }
+        if LONG:
+            record.figures = {
+                "latency, s": {one.name: [round(median, 3) for median in one.medians()] for one in waits},
+                "resident memory, MiB": {name: [round(m) for m in pair] for name, pair in rss.trend().items()},
+            }
         acknowledged = {one: content for client in clients.values() for one, content in client.acknowledged.items()}
         compared = {one: content for one, content in acknowledged.items() if content}
         audit(whole.stack, compared, whole.subscribers, retrieved=40, seconds=120)
         nothing_grew(whole.stack, sizes)
-        assert {one.name: pair for one in waits if (pair := one.medians())[1] > 1.5 * pair[0] + 0.05} == {}
-        assert {name: pair for name, pair in rss.trend().items() if pair[1] > flat(name, pair[0])} == {}
         rss.assert_bounded()
+        if LONG:
+            assert {one.name: pair for one in waits if (pair := one.medians())[1] > 1.5 * pair[0] + 0.05} == {}
+            assert {name: pair for name, pair in rss.trend().items() if pair[1] > flat(name, pair[0])} == {}
 
 
 def flat(name: str, before: float) -> float:

@@ -199,7 +199,7 @@ async def test_what_only_the_ingestion_refuses_is_a_dead_letter_of_the_durable_p
 async def buried(stack: Stack, sop_instance_uid: str) -> RelayDeadLetter:
     client = await nats.connect(stack.ready["nats"])
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 async for letter in list_relay_dead_letters(client, "DIMSE", "B"):
                     if letter.sop_instance_uid == sop_instance_uid:
@@ -373,7 +373,7 @@ async def announcements(stack: Stack, data_set: pydicom.Dataset) -> list[Event]:
 
 
 async def until_async(ask: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not enough(await ask()):
             await asyncio.sleep(0.1)
 

@@ -105,19 +105,21 @@ def test_the_last_version_sent_is_the_one_retrieved(stack: Stack) -> None:
     assert [retrieved(stack, one).ImageComments for one in modality.acknowledged] == ["version 15"] * 4
 
 
-@pytest.mark.parametrize("entrance", ENTRANCES)
-def test_an_open_association_holds_the_revision_of_its_study_back(
-    stack: Stack, subscriber: Webhook, entrance: str
-) -> None:
-    study = generate_uid()
-    first, second = (instance(StudyInstanceUID=study) for _ in range(2))
-    with Modality(stack, entrance) as modality:
-        modality.deliver(first)
-        held_for_longer_than(LEASE, stack, subscriber, study)
-        modality.deliver(second)
-    revisions_of(subscriber, study, 1)
-    until_settled(stack)
-    assert changes(subscriber, study) == [(0, "addition", {sop(first), sop(second)})]
+def test_an_open_association_holds_the_revision_of_its_study_back(stack: Stack, subscriber: Webhook) -> None:
+    """At each entrance, at the same time."""
+    studies = {generate_uid(): entrance for entrance in ENTRANCES}
+    sent = {study: [instance(StudyInstanceUID=study) for _ in range(2)] for study in studies}
+    with ExitStack() as associations:
+        modalities = {study: associations.enter_context(Modality(stack, name)) for study, name in studies.items()}
+        for study, (first, _) in sent.items():
+            modalities[study].deliver(first)
+        held_for_longer_than(LEASE, stack, subscriber, *studies)
+        for study, (_, second) in sent.items():
+            modalities[study].deliver(second)
+    for study, entrance in studies.items():
+        revisions_of(subscriber, study, 1)
+        until_settled(stack)
+        assert changes(subscriber, study) == [(0, "addition", set(map(sop, sent[study])))], entrance
 
 
 def test_a_study_whose_last_instance_waits_behind_a_backlog_is_announced_once(
@@ -149,15 +151,15 @@ def test_the_hold_outlives_a_crash_of_the_ingestion(stack: Stack, subscriber: We
     revisions_of(subscriber, one.StudyInstanceUID, 1)
 
 
-def held_for_longer_than(seconds: float, stack: Stack, subscriber: Webhook, study: str) -> None:
-    """Other studies, sent later and complete, are announced meanwhile; this one is not."""
+def held_for_longer_than(seconds: float, stack: Stack, subscriber: Webhook, *studies: str) -> None:
+    """Other studies, sent later and complete, are announced meanwhile; these are not."""
     begun = time.monotonic()
     while time.monotonic() < begun + seconds + QUIET:
         other = instance()
         with Modality(stack, "dimse_ingestion") as modality:
             modality.deliver(other)
         revisions_of(subscriber, other.StudyInstanceUID, 1)
-        assert revisions_of(subscriber, study, 0) == []
+        assert [revisions_of(subscriber, study, 0) for study in studies] == [[]] * len(studies)
 
 
 def test_each_change_of_a_study_is_announced_once_and_no_change_is_not(stack: Stack, subscriber: Webhook) -> None:

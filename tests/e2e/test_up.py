@@ -146,7 +146,7 @@ def test_a_supervisor_that_is_killed_leaves_nothing_and_starts_again(tmp_path: P
         children = [psutil.Process(pid) for pid in stack.ready["pids"].values()]
         stack.process.kill()
         stack.process.wait()
-        until(lambda: not any(alive(child) for child in children), seconds=30)
+        until(lambda: not any(alive(child) for child in children))
     with imaging_up(tmp_path) as stack:
         until(lambda: found(stack, data_set))
 
@@ -205,9 +205,8 @@ def test_a_taken_port_is_named() -> None:
 
 def test_control_c_ends_a_running_stack_and_a_starting_one_soon(tmp_path: Path) -> None:
     with imaging_up(tmp_path) as stack:
-        before = time.monotonic()
         assert stack.stop() == 0
-        assert time.monotonic() - before < 15
+    assert "was killed" not in stack.log.read_text()  # as whoever does not stop within his time is
     command = [
         str(Path(sys.executable).with_name("imaging")),
         "up",
@@ -221,7 +220,7 @@ def test_control_c_ends_a_running_stack_and_a_starting_one_soon(tmp_path: Path) 
         assert starting.stdout is not None
         assert "starting" in starting.stdout.readline()
         starting.send_signal(signal.SIGINT)
-        rest, _ = starting.communicate(timeout=30)
+        rest, _ = starting.communicate(timeout=90)
         assert starting.returncode == 0, rest
         assert "Traceback" not in rest
     finally:

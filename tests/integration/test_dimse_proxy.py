@@ -75,7 +75,7 @@ async def test_durable_waits_for_the_far_side_and_its_target(nats_server, root, 
             await asyncio.sleep(1)  # the target is switched off still
     with ScriptedScp() as scp:
         async with proxy(nats_server.url, root, "B", scp.port):
-            await until(lambda: len(scp.stored) == 10, 30)
+            await until(lambda: len(scp.stored) == 10)
             await asyncio.sleep(0.5)
             assert sorted(scp.stored) == sorted(uids(tmp_path / "sent"))
             assert set(scp.calling) == {"DIMSE"}
@@ -135,10 +135,11 @@ async def test_refusal_for_good_is_a_dead_letter(nats_server, root):
         async with proxy(nats_server.url, root, "B", scp.port), proxy(nats_server.url, root, "A") as a:
             assert await asyncio.to_thread(send, a, [instance(), instance()]) == [0, 0]
             await until(lambda: len(scp.stored) == 1)
-            await asyncio.sleep(0.5)
-    client = await nats.connect(nats_server.url)
-    letters = [letter async for letter in list_relay_dead_letters(client, root, "B")]
-    await client.close()
+            client = await nats.connect(nats_server.url)
+            async with asyncio.timeout(60):
+                while not (letters := [letter async for letter in list_relay_dead_letters(client, root, "B")]):
+                    await asyncio.sleep(0.05)
+            await client.close()
     assert [letter.reason for letter in letters] == ["C-STORE status A900H"]
 
 
@@ -158,7 +159,7 @@ async def test_every_transfer_syntax_arrives_byte_for_byte(nats_server, root, tm
                     received[path.name.split(".", 1)[1]] = path
                 return len(received) >= len(good) - 5
 
-            await until(arrived, 30)
+            await until(arrived)
             await asyncio.sleep(1)
             assert arrived()
     assert len(received) > 20
@@ -275,8 +276,9 @@ async def test_a_store_while_nats_is_away_is_refused_and_the_association_goes_on
 
 
 async def test_confirmed_without_a_far_side_is_refused_at_once(nats_server, root, tmp_path):
-    async with proxy(nats_server.url, root, "A", DIMSE_DELIVERY_MODE="confirmed") as a:
+    patient = {"DIMSE_DELIVERY_MODE": "confirmed", "DIMSE_NATS_REPLY_TIMEOUTSECONDS": 600}
+    async with proxy(nats_server.url, root, "A", **patient) as a:
         (file,) = files(tmp_path / "sent", 1)
-        code, output = await asyncio.wait_for(dcmtk("storescu", "-v", "127.0.0.1", str(a), str(file)), 9)
+        code, output = await asyncio.wait_for(dcmtk("storescu", "-v", "127.0.0.1", str(a), str(file)), 60)
         assert code != 0
         assert "Association Rejected" in output

@@ -112,7 +112,7 @@ async def test_when_there_is_never_room_it_says_so(nats_server, root):
     ):
         storing = [asyncio.create_task(patient.store_confirmed(call(), blocks(b"data"))) for _ in range(4)]
         await asyncio.sleep(0.5)
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(2 * SECONDS):
             with pytest.raises(OutOfResources, match="no room"):
                 await near.store_confirmed(call(), blocks(b"data"))
         assert not any(one.done() for one in storing)
@@ -143,7 +143,6 @@ async def test_a_processor_that_dies_with_the_event_in_hand_costs_little_time(na
     async with connect(settings) as client, connect(settings) as other, connect(settings) as victim:
         handing_in = NatsEventSink(client, subjects, timeout=600)
         dying = asyncio.create_task(serve_ingress(victim, subjects.root, subjects.stream, for_ever))
-        await asyncio.sleep(0.2)
         sending = asyncio.create_task(handing_in.send(an_event()))
         await taken.wait()
         await asyncio.sleep(0.5)  # it has said that it is at it
@@ -184,21 +183,20 @@ async def test_a_processor_that_hangs_is_passed_over(nats_server, subjects, monk
 
 
 async def test_long_work_is_waited_for_and_not_handed_in_again(nats_server, subjects, monkeypatch):
-    monkeypatch.setattr(sink, "_TAKEN", (1.0,))
-    monkeypatch.setattr(sink, "_SILENCE", 1.5)
+    monkeypatch.setattr(sink, "_TAKEN", (2.0,))
+    monkeypatch.setattr(sink, "_SILENCE", 2.5)
     settings = NatsSettings(url=nats_server.url, subject_root="lives")
     calls = []
 
     async def slow(event):
         calls.append(event.id)
-        await asyncio.sleep(4)
+        await asyncio.sleep(3)
 
     async with (
         connect(settings) as client,
         connect(settings) as other,
         in_background(serve_ingress(other, subjects.root, subjects.stream, slow, concurrency=1)),
     ):
-        await asyncio.sleep(0.2)
         handing_in = NatsEventSink(client, subjects, timeout=600)
         await asyncio.gather(handing_in.send(an_event()), handing_in.send(an_event()))  # the second one waits first
         await handing_in.close()
@@ -206,7 +204,7 @@ async def test_long_work_is_waited_for_and_not_handed_in_again(nats_server, subj
 
 
 async def test_a_producer_that_asks_for_no_signs_gets_one_answer(nats_server, subjects):
-    settings = NatsSettings(url=nats_server.url, subject_root="lives")
+    settings, started = NatsSettings(url=nats_server.url, subject_root="lives"), asyncio.Event()
 
     async def slow(event):
         await asyncio.sleep(1)
@@ -214,12 +212,12 @@ async def test_a_producer_that_asks_for_no_signs_gets_one_answer(nats_server, su
     async with (
         connect(settings) as client,
         connect(settings) as other,
-        in_background(serve_ingress(other, subjects.root, subjects.stream, slow)),
+        in_background(serve_ingress(other, subjects.root, subjects.stream, slow, started=started)),
     ):
-        await asyncio.sleep(0.2)
+        await started.wait()
         headers, payload = encode_nats(an_event())
         begun = time.monotonic()
-        reply = await client.request(subjects.ingress, payload, headers=headers, timeout=20)
+        reply = await client.request(subjects.ingress, payload, headers=headers, timeout=60)
         assert (reply.data, reply.headers) == (b"", None)
         assert time.monotonic() - begun > 0.9
 
@@ -243,7 +241,6 @@ async def test_events_for_which_there_is_no_room_are_handed_in_again(nats_server
         connect(settings) as other,
         in_background(serve_ingress(other, subjects.root, subjects.stream, handle)),
     ):
-        await asyncio.sleep(0.2)
         handing_in = NatsEventSink(client, subjects, timeout=60)
         await asyncio.gather(*(handing_in.send(an_event(number=number)) for number in range(12)))
         await handing_in.close()

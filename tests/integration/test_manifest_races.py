@@ -181,7 +181,7 @@ async def test_a_connection_lost_in_the_midst_of_a_batch_leaves_nothing(database
             blocker.execute("LOCK TABLE study_change IN ACCESS EXCLUSIVE MODE")
             recording = asyncio.create_task(manifest.record(events))
             with psycopg.connect(database.conninfo, autocommit=True) as killer:
-                await asyncio.wait_for(asyncio.to_thread(_kill_waiting, killer), 10)
+                await asyncio.wait_for(asyncio.to_thread(_kill_waiting, killer), 60)
             with pytest.raises(BackendUnavailable):
                 await recording
         assert await manifest.counts() == Counts(0, 0, 0, 0)

@@ -49,7 +49,7 @@ async def test_an_urgent_version_that_overtook_an_older_one_is_not_replaced_by_i
         await near.store_durably(sent, blocks(b"second version"), urgent=True)
         async with listening(far, handler):
             await until(lambda: len(handler.stored) == 61)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not await letters(far.client(), root):
                     await asyncio.sleep(0.05)
     versions = [digest for uid, digest in handler.stored if uid == sent.command.sop_instance_uid]
@@ -73,7 +73,7 @@ async def test_a_dead_letter_that_was_urgent_is_put_back_as_urgent(nats_server, 
         await near.store_durably(call(), blocks(b"large" * 1000), urgent=True)
         async with listening(far, handler):
             await until(lambda: len(handler.tries) == 2)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await letters(client, root) < 2:
                     await asyncio.sleep(0.05)
         assert await redrive_relay(client, root, "B") == Redriven(2)

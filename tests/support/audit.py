@@ -35,7 +35,7 @@ from support.subscribers import Subscribers
 EVENTS = ("ImageStoredEvent", "DicomAvailableEvent")
 
 
-def until(condition: Callable[[], Any], seconds: float = 30, what: str = "", every: float = 0.05) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 90, what: str = "", every: float = 0.05) -> Any:
     """The condition's first true value; asked ``every`` so many seconds."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
@@ -44,7 +44,7 @@ def until(condition: Callable[[], Any], seconds: float = 30, what: str = "", eve
     return result
 
 
-def until_settled(stack: Stack, seconds: float = 40) -> None:
+def until_settled(stack: Stack, seconds: float = 90) -> None:
     """Wait until nothing is on its way: the relay's queue, and the events that wait to be published."""
     until(lambda: _waiting(stack) == (0, 0), seconds, "relay and outbox empty", every=0.2)
 
@@ -75,7 +75,7 @@ def audit(
     subscribers: Subscribers | None = None,
     *,
     retrieved: int = sys.maxsize,
-    seconds: float = 40,
+    seconds: float = 90,
 ) -> None:
     """What was acknowledged is in the manifest, can be retrieved (the first ``retrieved`` are) and was announced once;
     the manifest is what the space holds and what the subscribers were told. ``seconds`` is the time to settle."""

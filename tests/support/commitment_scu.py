@@ -82,7 +82,7 @@ class CommitmentScu:
     def wait_for(self, count: int) -> None:
         """Until so many reports have come."""
         with self._came:
-            assert self._came.wait_for(lambda: len(self.reports) >= count, 30), f"{len(self.reports)} reports"
+            assert self._came.wait_for(lambda: len(self.reports) >= count, 90), f"{len(self.reports)} reports"
 
     def _sent(self, event: Event) -> None:
         with self._came:

@@ -18,7 +18,7 @@ from support.instances import encoded, instance, part10
 from support.stack import Stack
 
 Identity = tuple[str, str, str]
-_DEADLINE = 45.0  # seconds in which an instance has to be taken, whatever was killed
+_DEADLINE = 90.0  # seconds in which an instance has to be taken, whatever was killed
 _PACE = 0.02  # seconds between instances, so that the audit stays short
 _TRY_LATER = {0xA700, None}  # out of resources, or no answer
 

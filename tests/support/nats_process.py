@@ -42,8 +42,9 @@ class NatsProcess:
         """Start and wait until it listens."""
         program = Path(sys.executable).parent / "nats-server"
         self._process = subprocess.Popen([program, "-c", self._config], stderr=subprocess.DEVNULL)
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 0.2):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
             time.sleep(0.05)
         raise RuntimeError("nats-server does not listen")

@@ -100,7 +100,7 @@ class Orthanc:
             self._process.kill()
             self._process.wait()
 
-    def _until_it_answers(self, seconds: float = 40) -> None:
+    def _until_it_answers(self, seconds: float = 90) -> None:
         assert self._process is not None, "not started"
         end = time.monotonic() + seconds
         while time.monotonic() < end:

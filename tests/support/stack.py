@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 90
+START_SECONDS = 180
 STOP_SECONDS = 60
 
 

@@ -46,7 +46,7 @@ def storescp(folder: Path, *options: str, ae_title: str = "STORESCP") -> Iterato
 
 
 def _until_it_listens(port: int) -> None:
-    for _ in range(400):
+    for _ in range(3000):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
