@@ -95,6 +95,17 @@ def test_a_basic_offset_table_of_a_wrong_length_is_found_out(client: httpx.Clien
         assert answer.status_code in (404, 406), answer.text
 
 
+def test_pixel_data_without_a_fragment_has_no_frame(client: httpx.Client) -> None:
+    file = next(file for file in FILES if file.path.name == "MR_small_RLE.dcm")
+    content = part10_of(file)
+    items = content.rindex(struct.pack("<HH", 0x7FE0, 0x0010)) + 12
+    content = content[:items] + struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    assert client.post("/studies", content=content, headers={"content-type": "application/dicom"}).status_code == 200
+    for name in ("/frames/1", "/bulkdata/7FE00010", "/rendered"):
+        answer = client.get(f"/{file.resource}{name}", headers={"accept": "multipart/related, */*"})
+        assert answer.status_code == 404, answer.text
+
+
 @pytest.mark.parametrize("element", [0x0010, 0x0011], ids=["Rows", "Columns"])
 def test_an_image_without_pixels_is_not_the_fault_of_the_request(client: httpx.Client, element: int) -> None:
     file = next(file for file in FILES if file.path.name == "MR_small.dcm")

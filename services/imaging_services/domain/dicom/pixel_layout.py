@@ -89,7 +89,10 @@ class PixelLayout:
         if number > self.frames:
             raise NotFound(f"there is no frame {number}: the instance has {self.frames}")
         if self.encapsulation is not None:
-            return FramePlace(self.encapsulation.frame(number))
+            spans = self.encapsulation.frame(number)
+            if not spans:
+                raise NotFound(f"there is no frame {number}: the pixel data has no fragment of it")
+            return FramePlace(spans)
         first_bit = (number - 1) * self.frame_bits
         start, end = first_bit // 8, (first_bit + self.frame_bits + 7) // 8
         if end > self.value[1]:
