@@ -30,6 +30,7 @@ from imaging_services.local.nats_server import LeafNodes, NatsServer
 from imaging_services.local.ports import free_ports
 from imaging_services.local.processes import start
 from imaging_services.local.readiness import http_status
+from support.audit import until
 from support.edge import Edge
 from support.orthanc import Orthanc
 from support.stack import Stack, imaging_up
@@ -113,8 +114,7 @@ def _edge(places: Places, name: str, rate: float) -> Iterator[Edge]:
     edge = Edge(places.folder / name, port, _ROOT, name, **access)
     edge.start()
     try:
-        while not edge.metric("hub_connected"):
-            time.sleep(0.1)
+        until(lambda: edge.metric("hub_connected"), 60, "the edge reaches its hub")
         yield edge
     finally:
         edge.close()

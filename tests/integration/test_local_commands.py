@@ -147,6 +147,16 @@ def test_send(storescp: tuple[int, Path], tmp_path: Path) -> None:
     assert len(list(received.iterdir())) == 3
 
 
+def test_send_says_what_it_cannot_read(storescp: tuple[int, Path]) -> None:
+    port, _ = storescp
+    unreadable = "/proc/self/mem"  # whoever reads it, root included: Input/output error
+    done = imaging("send", str(get_testdata_file("CT_small.dcm")), unreadable, "--to", f"DCMTK@127.0.0.1:{port}")
+    assert f"{unreadable} cannot be read: Input/output error" in done.stdout
+    assert "1 of 1 instances stored at DCMTK" in done.stdout
+    assert done.returncode != 0
+    assert "1 files could not be read and were not sent" in done.stderr
+
+
 def test_send_to_nobody(tmp_path: Path) -> None:
     [port] = free_ports(1)
     done = imaging("send", str(get_testdata_file("CT_small.dcm")), "--to", f"NOBODY@127.0.0.1:{port}")

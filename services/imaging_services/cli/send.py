@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from imaging_services.cli.sending import CALLING_AE, Sent, find_files, read_dicom_file, send_files
-from imaging_services.domain.errors import BackendUnavailable, SettingsError
+from imaging_services.cli.sending import CALLING_AE, DicomFile, Sent, find_files, read_dicom_file, send_files
+from imaging_services.domain.errors import BackendUnavailable, InvalidInput, SettingsError
 from imaging_services.local.bindings import parse_dimse
 
 
@@ -23,9 +23,11 @@ def send(
     called, host, port = parse_dimse(to)
     console = Console(highlight=False, soft_wrap=True)
     candidates = find_files(paths)
-    files = [file for path in candidates if (file := read_dicom_file(path)) is not None]
-    if skipped := len(candidates) - len(files):
+    files, unreadable = _read(candidates)
+    if skipped := len(candidates) - len(files) - len(unreadable):
         console.print(f"{skipped} of {len(candidates)} files are no DICOM instances and are left out", style="dim")
+    for problem in unreadable:
+        console.print(problem, style="red", markup=False)
     if not files:
         raise SettingsError("there is nothing to send")
     failed: list[Sent] = []
@@ -45,6 +47,22 @@ def send(
     console.print(f"{len(files) - len(failed)} of {len(files)} instances stored at {called}")
     if failed:
         raise BackendUnavailable(f"{len(failed)} instances were not stored")
+    if unreadable:
+        raise InvalidInput(f"{len(unreadable)} files could not be read and were not sent")
+
+
+def _read(candidates: list[Path]) -> tuple[list[DicomFile], list[str]]:
+    """The instances among the files, and a sentence for each file that cannot be read: it may be one."""
+    files: list[DicomFile] = []
+    unreadable: list[str] = []
+    for path in candidates:
+        try:
+            file = read_dicom_file(path)
+        except OSError as error:
+            unreadable.append(f"{path} cannot be read: {error.strerror}")
+        else:
+            files += [file] if file is not None else []
+    return files, unreadable
 
 
 def _by_problem(failed: list[Sent]) -> dict[str, list[Path]]:

@@ -49,10 +49,12 @@ class Sent:
 
 
 def read_dicom_file(path: Path) -> DicomFile | None:
-    """What a C-STORE needs to know of a file; None when it is not an instance that can be sent."""
+    """What a C-STORE needs to know of a file; None when it is not an instance that can be sent. Raises ``OSError`` when
+    it cannot be read: nobody knows then whether it is one."""
+    with path.open("rb") as file:
+        beginning = file.read(MAX_META_LENGTH)
     try:
-        with path.open("rb") as file:
-            head = read_file_head(file.read(MAX_META_LENGTH), ended=True)
+        head = read_file_head(beginning, ended=True)
         header = pydicom.dcmread(path, specific_tags=_TAGS, stop_before_pixels=True)
         values = {tag: str(header.get(tag) or "") for tag in _TAGS}
     except (InvalidDicomError, NotDicom, OSError, ValueError, AttributeError, NotImplementedError):

@@ -6,7 +6,6 @@ them together). More of the body has to follow. Like a body that ends early, an 
 """
 
 import asyncio
-import contextlib
 import errno
 import os
 import select
@@ -17,9 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from imaging_services.domain.errors import BackendUnavailable, NotFound
+
+log = structlog.get_logger(__name__)
 
 FILES = "imaging.response.files"
 """The extension, and the type of its messages."""
@@ -192,8 +194,9 @@ class _Transmission:
         return self._connection.send(block) if block else 0
 
     def _close_after(self, work: "asyncio.Future[bool]") -> None:
-        with contextlib.suppress(BaseException):
-            work.result()  # nobody waits for it any more
+        error = None if work.cancelled() else work.exception()
+        if error is not None:  # nobody waits for it any more: the request is over
+            log.debug("sending files ended with an error", error=f"{type(error).__name__}: {error}")
         self._close()
 
     def _close(self) -> None:
