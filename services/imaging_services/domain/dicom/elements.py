@@ -6,7 +6,7 @@ VR whatever was declared.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from imaging_services.domain.dicom.dictionary import implicit_vr
@@ -55,6 +55,18 @@ RawElement = tuple[int, str, bytes | None]
 longer than ``MAX_VALUE_LENGTH``."""
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Stretch:
+    """Elements that follow one another, and what they say, in ascending order of tags. Each is itself and no other's
+    equal, so that what is made of it can be remembered."""
+
+    encoded: bytes
+    elements: tuple[RawElement, ...]
+
+
+_NOTHING_KNOWN: Mapping[int, Stretch] = {}
+
+
 @dataclass(slots=True)
 class Header:
     """The elements before Pixel Data, in the order of the data set.
@@ -62,7 +74,8 @@ class Header:
     ``pixel_data`` is the position of the Pixel Data element and ``pixel_data_end`` of the byte after it, as its length
     says; None without Pixel Data, the latter also for an undefined length. ``complete`` is False when the bytes given
     ended before Pixel Data or the end of the data set. ``truncated`` says that the whole data set was given and ends
-    within an element.
+    within an element. ``stretches`` are those of the known ones that were found, with the place of the first of their
+    elements among all, and ``starts`` the positions of the others.
     """
 
     elements: list[RawElement] = field(default_factory=list)
@@ -71,6 +84,8 @@ class Header:
     complete: bool = False
     truncated: bool = False
     little_endian: bool = True
+    stretches: list[tuple[int, Stretch]] = field(default_factory=list, init=False, repr=False, compare=False)
+    starts: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
     _values: dict[int, bytes | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def raw(self, tag: int) -> bytes | None:
@@ -86,6 +101,8 @@ class Header:
     def leave_private_out(self) -> Callable[[RawElement], None]:
         """Of too many elements keep the Standard's, at most so many; returns what takes in those that follow."""
         self.elements[:] = [one for one in self.elements if not one[0] & _PRIVATE]
+        self.stretches.clear()
+        self.starts.clear()
         missing = set(_IDENTIFIERS) - {one[0] for one in self.elements}
 
         def append(one: RawElement) -> None:
@@ -96,8 +113,9 @@ class Header:
         return append
 
 
-def scan(data: Buffer, encoding: Encoding, *, ended: bool) -> Header:
-    """Read the header of an inflated data set from its beginning.
+def scan(data: Buffer, encoding: Encoding, *, ended: bool, known: Mapping[int, Stretch] = _NOTHING_KNOWN) -> Header:
+    """Read the header of an inflated data set from its beginning; what ``known`` has by its first tag, and is here byte
+    for byte, is not read again.
 
     ``ended`` says that ``data`` is the whole data set. When an element then reaches beyond its end, the header is what
     came before, marked truncated, if that identifies the instance: hospital data is kept as it is. If not, ``NotDicom``
@@ -105,7 +123,7 @@ def scan(data: Buffer, encoding: Encoding, *, ended: bool) -> Header:
     """
     header = Header(little_endian=encoding.little_endian)
     try:
-        _scan_elements(data, encoding, header)
+        _scan_elements(data, encoding, header, known)
     except OutOfData:
         if ended and not all(map(header.uid, _IDENTIFIERS)):
             raise NotDicom(f"{_place(header)} a length points beyond the end of the data set") from None
@@ -124,21 +142,27 @@ def _place(header: Header) -> str:
     return f"after element ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-def _scan_elements(data: Buffer, encoding: Encoding, header: Header) -> None:
+def _scan_elements(data: Buffer, encoding: Encoding, header: Header, known: Mapping[int, Stretch]) -> None:
     """Append elements up to Pixel Data or the end. One long loop, since it runs for every element of every instance."""
     order = "<" if encoding.little_endian else ">"
     head = struct.Struct(order + "HH2sH").unpack_from
     length_at = struct.Struct(order + "L").unpack_from
     always_implicit, explicit = encoding.implicit, Content.EXPLICIT
     elements = header.elements
-    append, too_many = elements.append, False
+    append, begin, too_many = elements.append, header.starts.append, False
     size = len(data)
     position = 0
     while position + 8 <= size:
         if len(elements) > MOST_ELEMENTS and not too_many:
-            append, too_many = header.leave_private_out(), True
+            append, too_many, known = header.leave_private_out(), True, _NOTHING_KNOWN
         group, element, vr, length = head(data, position)
         tag = group << 16 | element
+        if tag in known and data[position : position + len(known[tag].encoded)] == known[tag].encoded:
+            stretch = known[tag]
+            header.stretches.append((len(elements), stretch))
+            elements += stretch.elements
+            position += len(stretch.encoded)
+            continue
         content = explicit
         start = position + 8
         if not always_implicit and vr in _SHORT:
@@ -157,6 +181,8 @@ def _scan_elements(data: Buffer, encoding: Encoding, header: Header) -> None:
             header.pixel_data = position
             header.pixel_data_end = None if length == UNDEFINED_LENGTH else start + length
             return
+        if not too_many:
+            begin(position)
         if length == UNDEFINED_LENGTH:
             content = Content.EITHER if vr == b"UN" and content is explicit else content
             position = skip_items(data, start, content, little_endian=encoding.little_endian)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from imaging_services.domain.dicom.elements import Header
+from imaging_services.domain.dicom.elements import Header, RawElement, Stretch
 from imaging_services.domain.dicom.items import element_json, items_json
 from imaging_services.domain.dicom.values import Decoding, decoding_of
 from imaging_services.domain.events.envelope import ACCEPTED_AT, IMAGE_STORED, PRIORITY, URGENT, CloudEvent, event_id
@@ -79,16 +79,28 @@ def image_stored(
 
 def elements_json(header: Header) -> list[dict[str, Any]]:
     """The elements in tag order; a tag that occurs twice is listed once, with its first value."""
-    decoding = decoding_of(header)
-    found: dict[int, dict[str, Any]] = {}
-    ordered, last = True, -1
-    for tag, vr, raw in header.elements:
-        if tag in found:
-            continue
-        short = raw is None or len(raw) <= _CACHED_LENGTH
-        found[tag] = _cached_element(tag, vr, raw, decoding) if short else _element(tag, vr, raw, decoding)
-        ordered, last = ordered and tag > last, tag
-    return list(found.values()) if ordered else [found[tag] for tag in sorted(found)]
+    decoding, elements = decoding_of(header), header.elements
+    found: list[dict[str, Any]] = []
+    place, last, ordered = 0, -1, True
+    for start, stretch in [*header.stretches, (len(elements), None)]:
+        for one in elements[place:start]:
+            found.append(_entry(one, decoding))
+            ordered, last = ordered and one[0] > last, one[0]
+        if stretch is not None:
+            found += _stretch_json(stretch, decoding)
+            ordered, last = ordered and stretch.elements[0][0] > last, stretch.elements[-1][0]
+            place = start + len(stretch.elements)
+    return found if ordered else _in_order(elements, decoding)
+
+
+def _in_order(elements: list[RawElement], decoding: Decoding) -> list[dict[str, Any]]:
+    first = {one[0]: one for one in reversed(elements)}
+    return [_entry(first[tag], decoding) for tag in sorted(first)]
+
+
+def _entry(element: RawElement, decoding: Decoding) -> dict[str, Any]:
+    raw = element[2]
+    return (_cached_element if raw is None or len(raw) <= _CACHED_LENGTH else _element)(*element, decoding)
 
 
 def _element(tag: int, vr: str, raw: bytes | None, decoding: Decoding) -> dict[str, Any]:
@@ -102,3 +114,8 @@ def _element(tag: int, vr: str, raw: bytes | None, decoding: Decoding) -> dict[s
 
 # The instances of a study have most of their elements in common.
 _cached_element = lru_cache(maxsize=8192)(_element)
+
+
+@lru_cache(maxsize=4096)
+def _stretch_json(stretch: Stretch, decoding: Decoding) -> list[dict[str, Any]]:
+    return [_element(*one, decoding) for one in stretch.elements]

@@ -21,6 +21,7 @@ from imaging_services.domain.dicom.elements import (
 )
 from imaging_services.domain.dicom.part10 import file_meta
 from imaging_services.domain.dicom.sequences import Buffer
+from imaging_services.domain.dicom.shared_elements import scan_known
 from imaging_services.domain.dicom.transfer_syntaxes import (
     Encoding,
     encoding_of,
@@ -90,17 +91,16 @@ async def take_heading(blocks: AsyncIterator[bytes], declared: str) -> Heading:
 
     Raises ``NotDicom``, and ``MissingIdentifier`` when SOP Class or SOP Instance UID is not among them.
     """
-    head = bytearray()
-    target = FIRST_LOOK
+    head, target = b"", FIRST_LOOK
     while True:
-        ended = await _read(blocks, head, target)
+        head, ended = await read_ahead(blocks, head, target)
         header, encoding = look(head, declared, ended=ended)
         if ended or header.complete or len(head) >= LONGEST_LOOK:
             break
         target = min(4 * len(head), LONGEST_LOOK)
     if header.complete and header.uid(SOP_INSTANCE_UID):
         _require_place(header)
-    return _heading(header, encoding, declared, bytes(head), ended=ended)
+    return _heading(header, encoding, declared, head, ended=ended)
 
 
 def heading_within(head: bytes, declared: str, *, ended: bool) -> Heading | None:
@@ -116,14 +116,16 @@ def heading_within(head: bytes, declared: str, *, ended: bool) -> Heading | None
     return _heading(header, encoding, declared, head, ended=ended)
 
 
-async def _read(blocks: AsyncIterator[bytes], head: bytearray, target: int) -> bool:
-    """Append blocks to ``head`` until it has ``target`` bytes; True when there are no more."""
-    while len(head) < target:
+async def read_ahead(blocks: AsyncIterator[bytes], head: bytes, target: int) -> tuple[bytes, bool]:
+    """``head`` and the blocks up to ``target`` bytes, and whether there are no more. One block alone is not copied."""
+    parts, size = [head] if head else [], len(head)
+    while size < target:
         block = await anext(blocks, None)
         if block is None:
-            return True
-        head += block
-    return False
+            return b"".join(parts), True
+        parts.append(block)
+        size += len(block)
+    return b"".join(parts), False
 
 
 def look(head: Buffer, declared: str, *, ended: bool) -> tuple[Header, Encoding]:
@@ -136,11 +138,11 @@ def look(head: Buffer, declared: str, *, ended: bool) -> tuple[Header, Encoding]
     guess = guess_encoding(bytes(head[:8]))
     if guess != encoding and not _is_deflated(head, encoding):
         with contextlib.suppress(NotDicom):
-            header = scan(head, guess, ended=ended)
+            header = scan_known(head, guess, ended=ended)
             if is_uid(header.uid(SOP_INSTANCE_UID)):
                 return header, guess
     if not encoding.deflated:
-        return scan(head, encoding, ended=ended), encoding
+        return scan_known(head, encoding, ended=ended), encoding
     inflated, whole = _inflate(head)
     return scan(inflated, encoding, ended=ended and (whole or len(inflated) < MAX_INFLATED)), encoding
 

@@ -6,7 +6,7 @@ from imaging_services.domain.dicom.command_set import CommandSet
 from imaging_services.domain.dicom.elements import SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, Header
 from imaging_services.domain.dicom.uids import clean_uid
 from imaging_services.domain.errors import DataSetMismatch, NotDicom
-from imaging_services.domain.ingest.heading import FIRST_LOOK, look
+from imaging_services.domain.ingest.heading import FIRST_LOOK, look, read_ahead
 
 
 async def screen(
@@ -19,15 +19,10 @@ async def screen(
     ``DataSetMismatch`` when SOP class or instance differ from the command's (PS3.4 section B.2.3).
     """
     iterator = aiter(blocks)
-    head = bytearray()
-    ended = False
-    while not ended and len(head) < FIRST_LOOK:
-        block = await anext(iterator, None)
-        ended = block is None
-        head += block or b""
+    head, ended = await read_ahead(iterator, b"", FIRST_LOOK)
     header, _ = look(head, transfer_syntax, ended=ended)
     _check(header, command)
-    return header, _all(bytes(head), iterator)
+    return header, _all(head, iterator)
 
 
 def _check(header: Header, command: CommandSet) -> None:
