@@ -1,8 +1,9 @@
-"""What every event sink does: the one over NATS and the one over HTTP, each with a processor's ingress behind it."""
+"""What every event sink does: the one over NATS and the one over HTTP, each with a processor's ingress behind it, and
+the one that records by itself."""
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 
 from imaging_services.adapters.http.cloudevents import event_router
 from imaging_services.adapters.http.sink import HttpEventSink
+from imaging_services.adapters.memory.manifest import MemoryManifest
 from imaging_services.adapters.nats.connection import connect
 from imaging_services.adapters.nats.ingress import serve_ingress
 from imaging_services.adapters.nats.settings import NatsSettings
@@ -21,12 +23,15 @@ from imaging_services.domain.errors import (
     InvalidInput,
     MissingIdentifier,
     ObjectDeleted,
+    PermanentError,
     RetryableError,
     Superseded,
 )
 from imaging_services.domain.events.envelope import CloudEvent
 from imaging_services.domain.events.subjects import EventSubjects
 from imaging_services.domain.ports import EventSink
+from imaging_services.wiring.direct import DirectSink, Schema
+from imaging_services.wiring.record import BatchRecorder
 from support.events import an_event, in_background
 from support.http_server import serving
 from support.nats_process import NatsProcess
@@ -51,12 +56,14 @@ def patience() -> float:
     return 60
 
 
-@pytest.fixture(params=["nats", "http"])
+@pytest.fixture(params=["nats", "http", "direct"])
 async def way(request: pytest.FixtureRequest, patience: float) -> AsyncIterator[Way]:
     async with AsyncExitStack() as stack:
         if request.param == "nats":
             server: Nats = request.getfixturevalue("nats_server")
             made = await _nats_way(server.url, patience, stack)
+        elif request.param == "direct":
+            made = await _direct_way(request.getfixturevalue("nats_server").url, patience, stack)
         else:
             made = _http_way(patience)
         yield made
@@ -91,6 +98,52 @@ def _http_way(patience: float) -> Way:
             yield
 
     return Way(HttpEventSink(f"http://127.0.0.1:{port}/", timeout=patience), processor)
+
+
+class Handed(MemoryManifest):
+    """Gives each event to the test; fails while there is none to take it."""
+
+    def __init__(self) -> None:
+        super().__init__("edi")
+        self.handle: Handle | None = None
+
+    async def record(self, events: Sequence[CloudEvent], turn: object = None) -> list[PermanentError | None]:
+        if self.handle is None:
+            raise BackendUnavailable("no database")
+        results = await asyncio.gather(*map(self.handle, events), return_exceptions=True)
+        for one in results:
+            if isinstance(one, BaseException) and not isinstance(one, PermanentError):
+                raise one
+        return [one if isinstance(one, PermanentError) else None for one in results]
+
+
+class Current(Schema):
+    """Of this version, always."""
+
+    def __init__(self) -> None:
+        """There is no database to look at."""
+
+    async def is_current(self) -> bool:
+        return True
+
+    def look_again(self) -> None:
+        """It will be the same."""
+
+
+async def _direct_way(url: str, patience: float, stack: AsyncExitStack) -> Way:
+    client = await stack.enter_async_context(connect(NatsSettings(url=url, subject_root="sinks")))
+    manifest = Handed()
+    recorder = BatchRecorder(manifest, asyncio.Event(), batch_size=500, queue_size=500, queue_bytes=10**6)
+    await stack.enter_async_context(in_background(recorder.run()))
+
+    @asynccontextmanager
+    async def processor(handle: Handle) -> AsyncIterator[None]:
+        manifest.handle = handle
+        yield
+        manifest.handle = None
+
+    over_nats = NatsEventSink(client, EventSubjects("sinks", "edi"), timeout=patience)
+    return Way(DirectSink(recorder, over_nats, Current(), timeout=patience), processor)
 
 
 async def test_send_returns_when_the_event_is_recorded(way: Way) -> None:

@@ -71,8 +71,13 @@ class ObjectStore(Protocol):
 class LocalObjects(Protocol):
     """A storage space whose objects are files of this machine, which can be sent on without being read."""
 
-    def file(self, key: str) -> Path:
-        """Where the object is, or would be. Raises ``NotFound`` for what is no key."""
+    def file(self, key: str) -> Path | None:
+        """Where the object is, or would be, None when it is not known to be on this machine. Raises ``NotFound`` for
+        what is no key."""
+        ...
+
+    async def file_length(self, key: str) -> int | None:
+        """Length of that file in bytes, None when it is not there."""
         ...
 
 
@@ -209,8 +214,11 @@ class Counts:
 class Manifest(ManifestQuery, StudyHolds, DeletedObjects, Protocol):
     """The manifest as the event processor writes it. Events to publish are written in the same transaction."""
 
-    async def record(self, events: Sequence[CloudEvent]) -> list[PermanentError | None]:
-        """Record a batch in one transaction, and queue the events that follow from it.
+    async def record(
+        self, events: Sequence[CloudEvent], turn: Callable[[], Awaitable[object]] | None = None
+    ) -> list[PermanentError | None]:
+        """Record a batch in one transaction, and queue the events that follow from it. ``turn`` is waited for between
+        reading the events and recording them: until what has to be recorded before is recorded.
 
         ``ImageStoredEvent``: recorded, and queued with its ``DicomAvailableEvent`` unless the same bytes were
         known. ``ImageDeletedEvent``: what it names is deleted, and the event queued unless nothing of that was there;

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from imaging_services.adapters.memory.manifest import MemoryManifest
-from imaging_services.apps.event_driven_ingestion.record import BatchRecorder
 from imaging_services.domain.errors import BackendUnavailable, Conflict, OutOfResources
+from imaging_services.wiring.record import BatchRecorder
 from support.events import eventually
 from support.manifest_events import stored
 
@@ -17,14 +17,21 @@ class SlowManifest(MemoryManifest):
     def __init__(self) -> None:
         super().__init__("edi")
         self.batches: list[int] = []
+        self.steps: list[str] = []
         self.go = asyncio.Event()
         self.failure: Exception | None = None
 
-    async def record(self, events):
+    async def record(self, events, turn=None):
+        number = len(self.batches)
         self.batches.append(len(events))
+        self.steps.append(f"read {number}")
+        if turn:
+            await turn()
+        self.steps.append(f"commit {number}")
         await self.go.wait()
         if self.failure:
-            raise self.failure
+            failure, self.failure = self.failure, None
+            raise failure
         return await super().record(events)
 
 
@@ -72,8 +79,43 @@ async def test_a_failed_batch_fails_its_callers_and_the_next_one_goes_on(recordi
         with pytest.raises(expected):
             await recorder.record(events(1)[0])
     assert not recorded.is_set()
-    manifest.failure = None
     await recorder.record(events(1)[0])
+
+
+async def test_full_batches_are_committed_in_their_order(recording):
+    manifest, recorder, _ = recording
+    calls = [asyncio.create_task(recorder.record(event)) for event in events(9)]
+    await eventually(lambda: manifest.batches == [9])
+    calls += [asyncio.create_task(recorder.record(event)) for event in events(39)[9:]]
+    await eventually(lambda: len(recorder._queue) == 20)
+    assert manifest.steps == ["read 0", "commit 0"]
+    manifest.go.set()
+    await asyncio.gather(*calls)
+    assert manifest.batches == [9, 10, 10, 10]
+    assert [step for step in manifest.steps if "commit" in step] == [f"commit {number}" for number in range(4)]
+
+
+async def test_a_full_batch_is_read_while_the_one_before_is_committed(recording):
+    manifest, recorder, _ = recording
+    calls = [asyncio.create_task(recorder.record(event)) for event in events(40)]
+    await eventually(lambda: len(recorder._queue) == 20)
+    assert manifest.steps == ["read 0", "commit 0", "read 1"]
+    manifest.failure = OutOfResources("full")  # of the first alone
+    manifest.go.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [isinstance(one, OutOfResources) for one in results] == [True] * 10 + [False] * 30
+    assert results[10:] == [None] * 30
+
+
+async def test_what_is_under_way_when_it_is_stopped_has_failed():
+    manifest = SlowManifest()
+    recorder = BatchRecorder(manifest, asyncio.Event(), batch_size=10, queue_size=20, queue_bytes=10**6)
+    running = asyncio.create_task(recorder.run())
+    calls = [asyncio.create_task(recorder.record(event)) for event in events(20)]
+    await eventually(lambda: len(manifest.batches) == 2)
+    running.cancel()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(one) for one in results} == {BackendUnavailable}
 
 
 async def test_a_full_queue_makes_callers_wait(recording):

@@ -1,5 +1,6 @@
 """A document is read the same whether its elements are remembered pieces of text or it is parsed whole."""
 
+import random
 from typing import Any
 
 import orjson
@@ -13,7 +14,8 @@ from imaging_services.domain.events.envelope import (
     STUDY_REVISION,
     CloudEvent,
 )
-from imaging_services.domain.manifest.header_elements import cut_document, header_elements
+from imaging_services.domain.manifest.header_elements import header_elements
+from imaging_services.domain.manifest.header_text import cut_document
 from imaging_services.domain.manifest.recording import read_event
 from support.manifest_events import stored
 
@@ -63,6 +65,22 @@ def test_pieces_say_what_the_document_says(elements: tuple[dict[str, Any], ...])
         pieces, whole = both(document(*elements))
         assert pieces == whole
     assert any(whole)
+
+
+def test_what_the_headers_of_a_series_have_in_common_is_read_the_same() -> None:
+    """Elements that come and go, in other places, within items too, among some that stay."""
+    chosen = random.Random(7)
+    series = {"group": "0020", "element": "000E", "vr": "UI", "value": "1.2.3.4"}
+    stays = [{"group": "0008", "element": f"10{number:02}", "vr": "LO", "value": "stays"} for number in range(20)]
+    others = [PLAIN, NAME, LIST, UNKNOWN, EMPTY, STEP, REQUESTED, LONG, sequence([STEP, REQUESTED], stays[3:9])]
+    for _ in range(300):
+        elements = [*stays[chosen.randrange(4) :], series, IDENTIFIER, *stays[: chosen.randrange(20)]]
+        for one in chosen.sample(others, chosen.randrange(5)):
+            value = chosen.choice([one.get("value"), "1", "2"])
+            elements.insert(chosen.randrange(len(elements) + 1), one | {"value": value})
+        pieces, whole = both(document(*elements))
+        assert pieces == whole
+        assert [*map(list, pieces[1:])] == [*map(list, whole[1:])]  # in their order
 
 
 def test_the_rest_of_the_document_stays() -> None:

@@ -56,8 +56,12 @@ class MemoryManifest:
         self._published = 0
         self._serial = 0
 
-    async def record(self, events: Sequence[CloudEvent]) -> list[PermanentError | None]:
+    async def record(
+        self, events: Sequence[CloudEvent], turn: Callable[[], Awaitable[object]] | None = None
+    ) -> list[PermanentError | None]:
         """See ``Manifest.record``."""
+        if turn:
+            await turn()
         results: list[PermanentError | None] = []
         for event in events:
             try:

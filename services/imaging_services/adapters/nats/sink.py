@@ -1,10 +1,7 @@
 """``EventSink`` over NATS: hands an event to the event processor and waits for its answer."""
 
 import asyncio
-import random
-import time
 
-import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -17,10 +14,8 @@ from imaging_services.domain.events.envelope import CloudEvent
 from imaging_services.domain.events.nats_binding import encode_nats
 from imaging_services.domain.events.subjects import EventSubjects
 from imaging_services.domain.relay.messages import H_SILENCE
+from imaging_services.domain.retries import until_taken
 
-log = structlog.get_logger(__name__)
-
-_PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0)  # seconds between tries; the last repeats
 _TAKEN = (1.0, 2.0, 4.0, 8.0)  # seconds in which a processor answers, or says that it has taken the event; by try
 _SILENCE = 10.0  # seconds; a processor that dies with the event in hand is noticed at once, one that hangs after these
 
@@ -41,29 +36,20 @@ class NatsEventSink:
 
     async def send(self, event: CloudEvent) -> None:
         """As the port says. Raises the error that the processor named."""
-        deadline = time.monotonic() + self._timeout
-        tries = 0
-        while True:
-            try:
-                await self._try(event, _TAKEN[min(tries, len(_TAKEN) - 1)], deadline - time.monotonic())
-            except RetryableError as error:
-                pause = _PAUSES[min(tries, len(_PAUSES) - 1)] * random.uniform(0.5, 1)  # noqa: S311 - not in step
-                tries += 1
-                if time.monotonic() + pause >= deadline:
-                    raise
-                log.debug("event is handed in again", id=event.id, tries=tries, error=str(error))
-                await asyncio.sleep(pause)
-            else:
-                return
+
+        async def attempt(tries: int, left: float) -> None:
+            await self.attempt(event, tries, left)
+
+        await until_taken(attempt, self._timeout, event.id)
 
     async def close(self) -> None:
         """Listen for answers no more; the connection is its owner's."""
         await self._replies.close()
 
-    async def _try(self, event: CloudEvent, taken: float, timeout: float) -> None:
-        headers, payload = encode_nats(event)
-        headers = headers | {H_SILENCE: f"{_SILENCE:g}"}
-        require_room(self._client, event, headers, payload)
+    async def attempt(self, event: CloudEvent, tries: int, timeout: float) -> None:
+        """One try of ``send``, after so many others, of at most ``timeout`` seconds."""
+        headers, payload = self._message(event)
+        taken = _TAKEN[min(tries, len(_TAKEN) - 1)]
         try:
             with nats_errors("handing in an event"):
                 async with asyncio.timeout(timeout), self._replies.inbox() as inbox:
@@ -74,6 +60,16 @@ class NatsEventSink:
             raise DeadlineExceeded(f"handing in an event: no answer within {timeout:.0f} s") from None
         if error_name := (reply.headers or {}).get(ERROR_HEADER):
             raise _error(error_name, reply)
+
+    def require_room(self, event: CloudEvent) -> None:
+        """Raise ``InvalidInput`` for an event that is too large to be published."""
+        self._message(event)
+
+    def _message(self, event: CloudEvent) -> tuple[dict[str, str], bytes]:
+        headers, payload = encode_nats(event)
+        headers = headers | {H_SILENCE: f"{_SILENCE:g}"}
+        require_room(self._client, event, headers, payload)
+        return headers, payload
 
 
 def _error(name: str, reply: Msg) -> ImagingError:

@@ -1,7 +1,8 @@
 """The manifest on PostgreSQL."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import structlog
 
 from imaging_services.adapters.postgres import delete, outbox, revise
 from imaging_services.adapters.postgres.pool import Connection, Pool, database_errors
-from imaging_services.adapters.postgres.record import Batch, Refusals, record
+from imaging_services.adapters.postgres.record import Batch, Prepared, Refusals, prepare, record
 from imaging_services.adapters.postgres.search import search, search_sql
 from imaging_services.adapters.postgres.sql import statement
 from imaging_services.domain.errors import InvalidInput, PermanentError
@@ -105,53 +106,53 @@ class PostgresManifest(PostgresManifestQuery):
         self._source = source
         self._queued = sorted(queued)
 
-    async def record(self, events: Sequence[CloudEvent]) -> list[PermanentError | None]:
+    async def record(
+        self, events: Sequence[CloudEvent], turn: Callable[[], Awaitable[object]] | None = None
+    ) -> list[PermanentError | None]:
         """See ``Manifest.record``. A later instance of a study or series fills attributes that are absent there, and
         changes none that is set."""
-        results, read = await _read(events)
-        recordings = {position: one for position, one in read.items() if isinstance(one, Recording)}
-        deletions = [one for one in read.values() if isinstance(one, Deletion)]
-        readable = {
-            position: event
-            for position, event in enumerate(events)
-            if results[position] is None and not isinstance(read.get(position), Deletion)
-        }
-        if readable:
+        read = await _read(events, self._queued)
+        whole = prepare(self._batch(read, read.documents)) if read.documents else None
+        if turn:
+            await turn()
+        results: list[PermanentError | None] = [read.refused.get(position) for position in range(len(events))]
+        if whole:
             with database_errors("recording a batch"):
                 async with self._pool.connection() as connection:
-                    refused = await self._record(connection, readable, recordings)
+                    refused = await self._record(connection, read, whole)
             for position, error in refused.items():
                 results[position] = error
-        if deletions:
+        if read.deletions:
             with database_errors("deleting instances"):
                 async with self._pool.connection() as connection:
-                    for one in deletions:
+                    for one in read.deletions:
                         await delete.delete(connection, one, self._queued)
         return results
 
-    async def _record(
-        self, connection: Connection, events: Mapping[int, CloudEvent], recordings: Mapping[int, Recording]
-    ) -> dict[int, PermanentError]:
+    def _batch(self, read: "_Read", positions: Collection[int]) -> Batch:
+        recordings = {position: read.recordings[position] for position in positions if position in read.recordings}
+        others = {position: read.others[position] for position in positions if position in read.others}
+        return Batch(recordings, others, read.documents, self._source, self._queued)
+
+    async def _record(self, connection: Connection, read: "_Read", prepared: Prepared) -> dict[int, PermanentError]:
         """One transaction; halved when the database refuses a value, until the event that holds it is alone."""
-        ours = {position: recordings[position] for position in events if position in recordings}
-        others = {position: event for position, event in events.items() if position not in ours}
+        positions = sorted([*prepared.batch.recordings, *prepared.batch.others])
         try:
-            return dict(await self._commit(connection, Batch(ours, others, self._source, self._queued)))
+            return dict(await self._commit(connection, prepared))
         except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded) as error:
-            log.warning("batch refused by the database", events=len(events), reason=type(error).__name__)
-            if len(events) == 1:
+            log.warning("batch refused by the database", events=len(positions), reason=type(error).__name__)
+            if len(positions) == 1:
                 reason = f"the manifest cannot hold this event: {type(error).__name__}"
-                return dict.fromkeys(events, InvalidInput(reason))
-        positions = list(events)
+                return dict.fromkeys(positions, InvalidInput(reason))
         half = len(positions) // 2
         refused: dict[int, PermanentError] = {}
         for part in (positions[:half], positions[half:]):
-            refused |= await self._record(connection, {position: events[position] for position in part}, recordings)
+            refused |= await self._record(connection, read, prepare(self._batch(read, part)))
         return refused
 
-    async def _commit(self, connection: Connection, batch: Batch) -> Refusals:
+    async def _commit(self, connection: Connection, prepared: Prepared) -> Refusals:
         """The one place where a batch is recorded."""
-        return await record(connection, batch)
+        return await record(connection, prepared)
 
     async def revise(self, quiet: timedelta, limit: int = 32) -> int:
         """See ``Manifest.revise``."""
@@ -172,18 +173,34 @@ class PostgresManifest(PostgresManifestQuery):
                 return Counts(int(studies), int(series), int(instances), int(events))
 
 
-async def _read(events: Sequence[CloudEvent]) -> tuple[list[PermanentError | None], dict[int, Recording | Deletion]]:
-    """Decode events, letting others run in between."""
-    results: list[PermanentError | None] = [None] * len(events)
-    found: dict[int, Recording | Deletion] = {}
+@dataclass(slots=True)
+class _Read:
+    """Events as they were read, by position: ``documents`` are those of recordings and others, as they wait."""
+
+    recordings: dict[int, Recording] = field(default_factory=dict)
+    others: dict[int, CloudEvent] = field(default_factory=dict)
+    documents: dict[int, bytes] = field(default_factory=dict)
+    deletions: list[Deletion] = field(default_factory=list)
+    refused: dict[int, PermanentError] = field(default_factory=dict)
+
+
+async def _read(events: Sequence[CloudEvent], queued: Collection[str]) -> _Read:
+    """Decode events, and compress what is to be published, letting others run in between."""
+    read = _Read()
     for position, event in enumerate(events):
         if position % _READ_SLICE == _READ_SLICE - 1:
             await asyncio.sleep(0)
         try:
-            read = read_event(event)
+            found = read_event(event)
         except PermanentError as error:
-            results[position] = error
+            read.refused[position] = error
+            continue
+        if isinstance(found, Deletion):
+            read.deletions.append(found)
+            continue
+        if found:
+            read.recordings[position] = found
         else:
-            if read is not None:
-                found[position] = read
-    return results, found
+            read.others[position] = event
+        read.documents[position] = outbox.packed(event) if event.type in queued else b""
+    return read

@@ -5,10 +5,11 @@ import hashlib
 import re
 import time
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
 import structlog
-from psycopg.errors import DeadlockDetected, LockNotAvailable
+from psycopg.errors import DeadlockDetected, LockNotAvailable, UndefinedTable
 from psycopg.rows import tuple_row
 
 from imaging_services.adapters.postgres.pool import Connection, Pool, database_errors
@@ -71,6 +72,24 @@ async def migrate(pool: Pool, known: list[Migration] | None = None, *, patience:
                 ) from error
             log.warning("migration waits for other transactions", migration=str(error), again_in_seconds=_PAUSE_SECONDS)
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def is_current(pool: Pool, patience: float = 5) -> bool:
+    """True when the schema is exactly the one that this version knows. Raises a RetryableError when the database does
+    not say so within ``patience`` seconds, each for a connection and for its answer."""
+    with database_errors("looking at the schema of the manifest database"):
+        async with pool.connection(timeout=patience) as connection:
+            connection.patience = patience
+            try:
+                cursor = await connection.execute("SELECT number, checksum FROM schema_migration")
+            except UndefinedTable:
+                return False
+            return dict(await cursor.fetchall()) == _known_checksums()
+
+
+@cache
+def _known_checksums() -> dict[int, str]:
+    return {one.number: one.checksum for one in migrations()}
 
 
 class _InTheWay(Exception):

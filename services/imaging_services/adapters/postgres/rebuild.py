@@ -6,7 +6,7 @@ from typing import Any
 
 from imaging_services.adapters.postgres.manifest import PostgresManifest
 from imaging_services.adapters.postgres.pool import Connection, Pool, database_errors
-from imaging_services.adapters.postgres.record import Batch, Refusals, record
+from imaging_services.adapters.postgres.record import Batch, Prepared, Refusals, prepare, record
 from imaging_services.adapters.postgres.sql import statement
 from imaging_services.domain.errors import Conflict, ObjectDeleted, Superseded
 from imaging_services.domain.events.envelope import EVENT_TYPES
@@ -43,7 +43,8 @@ class PostgresRebuild(PostgresManifest):
             )
         self._begun = row[0]
 
-    async def _commit(self, connection: Connection, batch: Batch) -> Refusals:
+    async def _commit(self, connection: Connection, prepared: Prepared) -> Refusals:
+        batch = prepared.batch
         # In their order: searches list the latest study first, and of studies of one batch the last.
         uids = list(dict.fromkeys(one.study_instance_uid for one in batch.recordings.values()))
         async with connection.transaction():
@@ -52,7 +53,7 @@ class PostgresRebuild(PostgresManifest):
             cursor = await connection.execute(statement("changed_studies"), {"uids": uids})
             changed = [row[0] for row in await cursor.fetchall()]
             refused = await self._passed_over(connection, batch)
-            refused |= await record(connection, _without(batch, refused))
+            refused |= await record(connection, prepare(_without(batch, refused)) if refused else prepared)
             await self._delete_earlier(connection, _without(batch, refused))
             if not self._announce:
                 await connection.execute(statement("forget_changes"), {"uids": uids, "others": changed})

@@ -1,12 +1,11 @@
 """Recording a batch of events in one transaction by one statement (``record_batch`` in ``migrations``)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from imaging_services.adapters.postgres.outbox import packed
 from imaging_services.adapters.postgres.pool import Connection
 from imaging_services.adapters.postgres.rows import event_row, instance_row, series_row, study_row
 from imaging_services.adapters.postgres.sql import statement
@@ -23,11 +22,12 @@ Wave = dict[int, Recording]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events by their position: instances to record, and others that are only queued. ``source`` is that of the
-    events made here, ``queued`` are the types that are to be published."""
+    """Events by their position: instances to record, and others that are only queued, with their documents as they
+    wait. ``source`` is that of the events made here, ``queued`` are the types that are to be published."""
 
     recordings: Mapping[int, Recording]
     others: Mapping[int, CloudEvent]
+    documents: Mapping[int, bytes]
     source: str
     queued: Sequence[str]
 
@@ -37,18 +37,48 @@ class Batch:
         return list({uid for one in self.recordings.values() for uid in one.series_key})
 
 
-async def record(connection: Connection, batch: Batch) -> Refusals:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch with all that can be made ready before the database is spoken to. ``offers`` are its waves; ``doubles``
+    are the positions of instances that occur again, with the first one's."""
+
+    batch: Batch
+    offers: "Sequence[_Offer]"
+    doubles: Mapping[int, int]
+
+
+class _Offer:
+    """A wave, and others with the first: by their places as ``record_batch`` counts them, and as its parameters."""
+
+    def __init__(self, batch: Batch, wave: Wave, others: Mapping[int, CloudEvent]) -> None:
+        self.batch, self.wave, self.others = batch, wave, others
+        self.places = dict(enumerate(sorted([*wave, *others]), 1))
+        self.parameters = _parameters(batch, wave, others, self.places)
+
+    def without(self, positions: Collection[int]) -> "_Offer":
+        """What is left when these are taken out of the wave."""
+        left = {position: one for position, one in self.wave.items() if position not in positions}
+        return _Offer(self.batch, left, self.others)
+
+
+def prepare(batch: Batch) -> Prepared:
+    """The batch as ``record`` takes it."""
+    waves, doubles = _waves(batch.recordings)
+    offers = [_Offer(batch, wave, {} if number else batch.others) for number, wave in enumerate(waves or [{}])]
+    return Prepared(batch, offers, doubles)
+
+
+async def record(connection: Connection, prepared: Prepared) -> Refusals:
     """Record the batch: one statement, which commits by itself. Only a batch that holds different bytes of an instance,
     a series of two providers or urgent instances takes several, in a transaction around them."""
-    waves, doubles = _waves(batch.recordings)
+    offers, doubles = prepared.offers, prepared.doubles
     refused: Refusals = {}
-    if len(waves) <= 1 and not any(map(_urgent, waves)):
-        await _record_wave(connection, batch, waves[0] if waves else {}, batch.others, refused)
+    if len(offers) == 1 and not _urgent(offers[0].wave):
+        await _record_wave(connection, offers[0], refused)
     else:
         async with connection.transaction():
-            for number, wave in enumerate(waves):
-                await _record_wave(connection, batch, wave, batch.others if number == 0 else {}, refused)
-            await _mark_urgent(connection, [one for wave in waves for one in _urgent(wave)])
+            recorded = [await _record_wave(connection, offer, refused) for offer in offers]
+            await _mark_urgent(connection, [one for wave in recorded for one in _urgent(wave)])
     return refused | {double: refused[first] for double, first in doubles.items() if first in refused}
 
 
@@ -102,35 +132,35 @@ def _content(recording: Recording) -> tuple[str, str, str]:
     return recording.provider, recording.identity, recording.object_name
 
 
-async def _record_wave(
-    connection: Connection, batch: Batch, wave: Wave, others: Mapping[int, CloudEvent], refused: Refusals
-) -> None:
+async def _record_wave(connection: Connection, offer: _Offer, refused: Refusals) -> Wave:
     """Record a wave without superseded versions, which are refused; what belongs to a series of another provider or
-    lies in an object of a deleted name is refused, and the rest offered again."""
-    while wave or others:
-        places = dict(enumerate(sorted([*wave, *others]), 1))
-        cursor = await connection.execute(statement("record_batch"), _parameters(batch, wave, others, places))
+    lies in an object of a deleted name is refused, and the rest, which is returned, offered again."""
+    while offer.places:
+        cursor = await connection.execute(statement("record_batch"), offer.parameters)
         rows = await cursor.fetchall()
+        places, wave = offer.places, offer.wave
         refused |= {
             places[place]: superseded_by(wave[places[place]].sop_instance_uid, newer)
             for _, _, place, newer, late in rows
             if place is not None and late is None
         }
         deleted: dict[int, bool] = {places[place]: late for _, _, place, _, late in rows if late is not None}
-        for position, late in deleted.items():
-            one = wave.pop(position)
-            if not late:
-                refused[position] = object_deleted(one.sop_instance_uid)
+        refused |= {
+            position: object_deleted(wave[position].sop_instance_uid) for position, late in deleted.items() if not late
+        }
         owners: dict[str, str] = {uid: owner for uid, owner, place, _, _ in rows if place is None}
+        foreign = {
+            position: Conflict(
+                f"series {one.series_instance_uid} belongs to provider {owner!r}, not to {one.provider!r}"
+            )
+            for position, one in wave.items()
+            if (owner := owners.get(one.series_instance_uid, one.provider)) != one.provider
+        }
+        refused |= foreign
         if not owners and not deleted:
-            return
-        for position, one in list(wave.items()):
-            owner = owners.get(one.series_instance_uid, one.provider)
-            if owner != one.provider:
-                refused[position] = Conflict(
-                    f"series {one.series_instance_uid} belongs to provider {owner!r}, not to {one.provider!r}"
-                )
-                del wave[position]
+            break
+        offer = offer.without({*deleted, *foreign})
+    return offer.wave
 
 
 def _parameters(
@@ -153,7 +183,7 @@ def _parameters(
         "series": _json(series_row(n, study_numbers[key[0]], series[key]) for key, n in series_numbers.items()),
         "instances": _json(instances),
         "others": _json(event_row(event, places[position]) for position, event in others.items()),
-        "contents": [packed(others[position] if position in others else wave[position].event) for position in places],
+        "contents": [batch.documents[position] for position in places],
         "locks": batch.lock_uids,
         "source": batch.source,
         "queued": batch.queued,

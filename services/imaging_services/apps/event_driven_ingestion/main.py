@@ -9,13 +9,13 @@ from imaging_services.adapters.http.cloudevents import event_router
 from imaging_services.adapters.http.guard import Guard
 from imaging_services.adapters.http.server import serve
 from imaging_services.adapters.nats.ingress import serve_ingress
+from imaging_services.adapters.nats.queued import hear_queued
 from imaging_services.adapters.nats.types import NatsClient
 from imaging_services.adapters.postgres.manifest import PostgresManifest
 from imaging_services.adapters.postgres.migrate import migrate
 from imaging_services.adapters.postgres.pool import open_pool
 from imaging_services.apps.event_driven_ingestion.bridged import announcing_once
 from imaging_services.apps.event_driven_ingestion.publish import SINK_LIMIT, Publish, post_to, publish_queued
-from imaging_services.apps.event_driven_ingestion.record import BatchRecorder
 from imaging_services.apps.event_driven_ingestion.revise import revise_quiet_studies
 from imaging_services.apps.event_driven_ingestion.routes import query_router
 from imaging_services.apps.event_driven_ingestion.settings import Settings
@@ -23,6 +23,7 @@ from imaging_services.domain.events.envelope import DICOM_AVAILABLE, EVENT_TYPES
 from imaging_services.domain.ports import Manifest
 from imaging_services.runtime import Lifecycle
 from imaging_services.wiring.events import event_log, open_event_client, open_sink
+from imaging_services.wiring.record import BatchRecorder
 
 _LOG_LIMIT = 512
 
@@ -44,6 +45,8 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
             queue_size=settings.RECORD_QUEUE_SIZE,
             queue_bytes=settings.RECORD_QUEUE_BYTES,
         )
+        if client:
+            await stack.enter_async_context(hear_queued(client, settings.event_subjects(), queued))
         recorded = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(publish_queued(manifest, publish, queued, recorded, limit=limit))

@@ -3,6 +3,7 @@
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha1
 
 IMAGE_STORED = "ImageStoredEvent"
 DICOM_AVAILABLE = "DicomAvailableEvent"
@@ -22,7 +23,8 @@ PRIORITY = "priority"
 
 URGENT = "urgent"
 
-_NAMESPACE = uuid.UUID("5b0f7c1e-6a35-5f4e-9c55-2f1d6d0c7a10")
+_NAMESPACE = sha1(uuid.UUID("5b0f7c1e-6a35-5f4e-9c55-2f1d6d0c7a10").bytes, usedforsecurity=False)
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))  # RFC 9562 section 4.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +46,8 @@ def is_urgent(event: CloudEvent) -> bool:
 
 def event_id(event_type: str, *parts: object) -> str:
     """The id that the same fact always gets, so that redelivery can be recognised (UUID version 5)."""
-    return str(uuid.uuid5(_NAMESPACE, "|".join([event_type, *map(str, parts)])))
+    # As str(uuid.uuid5(...)), in a third of its time: each instance recorded needs two.
+    hashed = _NAMESPACE.copy()
+    hashed.update("|".join([event_type, *map(str, parts)]).encode())
+    text = hashed.hexdigest()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"

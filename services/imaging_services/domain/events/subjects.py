@@ -8,6 +8,7 @@
                              <root>.<stream>.urgent.redrive.<consumer>
     <stream>-dead-letters    <root>.<stream>.dead-letters.<consumer>
     (core NATS)              <root>.<stream>.ingress                events for the event processor, request/reply
+                         <root>.<stream>.queued                 something waits in the outbox to be published
 """
 
 from dataclasses import dataclass
@@ -46,6 +47,11 @@ class EventSubjects:
     def ingress(self) -> str:
         """Where producers hand in events."""
         return f"{self._base}.ingress"
+
+    @property
+    def queued(self) -> str:
+        """Where services that record by themselves say that they have queued events."""
+        return f"{self._base}.queued"
 
     @property
     def all_events(self) -> str:

@@ -1,15 +1,7 @@
-"""What the manifest records of a header: the elements of an ``ImageStoredEvent`` that it knows, by level.
-
-The instances of a study have most of their elements in common. So a document is cut into its elements as text, and
-what a piece of text says is remembered: only the few pieces that were not seen before are parsed. A document in
-another spelling than our own producer's is parsed whole.
-"""
+"""What the manifest records of a header: the elements of an ``ImageStoredEvent`` that it knows, by level."""
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any, NamedTuple
-
-import orjson
 
 from imaging_services.domain.errors import InvalidInput
 from imaging_services.domain.manifest.attributes import (
@@ -36,13 +28,6 @@ _WANTED = {
 _STUDY, _SERIES, _INSTANCE, _IDENTIFIER = range(4)
 _PLACES = {Level.PATIENT: _STUDY, Level.STUDY: _STUDY, Level.SERIES: _SERIES, Level.IMAGE: _INSTANCE}
 
-_FIRST = b'"elements":[{"group":"'
-_NEXT = b'},{"group":"'
-_LAST = b'}]},"store":'
-_ITEMS, _AFTER_ITEMS = b'"items":[[', b']]},{"group":"'
-_REMEMBERED = 16_384  # pieces, of at most so many bytes:
-_REMEMBERED_LENGTH = 512
-
 
 class Element(NamedTuple):
     """One recorded element: the place of its level, and its values as they are recorded."""
@@ -58,83 +43,43 @@ class HeaderElements:
     __slots__ = ("identifiers", "instance", "series", "study")
 
     def __init__(self, elements: Iterable[Element | None]) -> None:
-        self.study: Attributes = {}
-        self.series: Attributes = {}
+        self.identifiers: dict[str, str] = {}
         self.instance: Attributes = {}
-        identifiers: Attributes = {}
-        places = (self.study, self.series, self.instance, identifiers)
-        for element in elements:
-            if element is not None:
-                places[element.place][element.tag] = element.values
-        self.identifiers = {tag: values[0] for tag, values in identifiers.items()}
+        self.series: Attributes = {}
+        self.study: Attributes = {}
+        self.add(elements)
+
+    def add(self, elements: Iterable[Element | None]) -> None:
+        """What comes later in the document holds."""
+        places = (self.study, self.series, self.instance)
+        for place, tag, values in filter(None, elements):
+            if place == _IDENTIFIER:
+                self.identifiers[tag] = values[0]
+            else:
+                places[place][tag] = values
+
+    def update(self, later: "HeaderElements") -> None:
+        """As ``add``, of elements that were read before."""
+        self.identifiers.update(later.identifiers)
+        self.instance.update(later.instance)
+        self.series.update(later.series)
+        self.study.update(later.study)
 
 
 def header_elements(elements: Any) -> HeaderElements:
     """From the parsed ``image.elements``. Raises ``InvalidInput`` when that is not what it has to be."""
     if not isinstance(elements, list):
         raise InvalidInput("image.elements is no list")
-    return HeaderElements([_element(item) for item in elements])
+    return HeaderElements([element(item) for item in elements])
 
 
-def cut_document(data: bytes) -> tuple[dict[str, Any], HeaderElements] | None:
-    """The document without its elements, and what those say; None when it is spelled in another way than our own.
-
-    Raises ``InvalidInput`` as ``header_elements``.
-    """
-    head, first, rest = data.partition(_FIRST)
-    body, last, tail = rest.partition(_LAST)
-    if not first or not last or not head.startswith(b'{"image":{') or head.count(b"{") != 2:
-        return None
-    try:
-        document = orjson.loads(b"".join((head, b'"elements":[]},"store":', tail)))
-        header = HeaderElements(_read(_cut(body)))
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(document["image"], dict) or document["image"].get("elements") != []:  # said twice
-        return None
-    return document, header
-
-
-def _cut(body: bytes) -> list[bytes]:
-    """The elements' texts, without what stands between them; those within items stay together."""
-    pieces: list[bytes] = []
-    start = 0
-    while (sequence := body.find(_ITEMS, start)) >= 0:
-        before = body.rfind(_NEXT, start, sequence)
-        if before >= 0:
-            pieces += body[start:before].split(_NEXT)
-            start = before + len(_NEXT)
-        end = body.find(_AFTER_ITEMS, sequence)
-        if end < 0:
-            return [*pieces, body[start:]]
-        pieces.append(body[start : end + 2])
-        start = end + len(_AFTER_ITEMS)
-    return [*pieces, *body[start:].split(_NEXT)]
-
-
-def _read(pieces: list[bytes]) -> Iterable[Element | None]:
-    read = _remembered if max(map(len, pieces)) <= _REMEMBERED_LENGTH else _read_one
-    return map(read, pieces)
-
-
-def _read_one(piece: bytes) -> Element | None:
-    return _remembered(piece) if len(piece) <= _REMEMBERED_LENGTH else _parsed(piece)
-
-
-def _parsed(piece: bytes) -> Element | None:
-    return _element(orjson.loads(b'{"group":"' + piece + b"}"))
-
-
-_remembered = lru_cache(maxsize=_REMEMBERED)(_parsed)
-
-
-def _element(item: Any) -> Element | None:
+def element(item: Any) -> Element | None:
     """What is recorded of an element; None of one that the manifest does not know, or that is empty."""
     try:
-        group, element = item["group"], item["element"]
-        if type(group) is not str or type(element) is not str:  # early producers wrote the halves as numbers
-            group, element = _half(group), _half(element)
-        attribute = _WANTED.get(group + element)
+        group, number = item["group"], item["element"]
+        if type(group) is not str or type(number) is not str:  # early producers wrote the halves as numbers
+            group, number = _half(group), _half(number)
+        attribute = _WANTED.get(group + number)
     except (KeyError, TypeError, ValueError):
         raise InvalidInput("image.elements holds something that is no element") from None
     if attribute is None:

@@ -29,7 +29,8 @@ from imaging_services.domain.manifest.attributes import (
     STUDY_INSTANCE_UID,
 )
 from imaging_services.domain.manifest.deletion import Deletion, deletion, digest_of
-from imaging_services.domain.manifest.header_elements import Attributes, cut_document, header_elements, text_of
+from imaging_services.domain.manifest.header_elements import Attributes, header_elements, text_of
+from imaging_services.domain.manifest.header_text import cut_document
 
 InstanceKey = tuple[str, str, str]
 

@@ -26,7 +26,8 @@ class _Waiting:
 
 class BatchRecorder:
     """Records what callers bring. A batch is what has come while the one before was being committed, so a single
-    event waits for nobody and many share one commit.
+    event waits for nobody and many share one commit. When that is as many as a batch may hold, the batch is read
+    while the one before is being committed.
 
     ``recorded`` is set after each commit that may have queued events to publish.
     """
@@ -44,6 +45,8 @@ class BatchRecorder:
         # Events, not a condition: its lock costs each event several turns of the loop.
         self._arrived, self._freed = asyncio.Event(), asyncio.Event()
         self._closed = False
+        self._under_way = 0
+        self._latest: asyncio.Event | None = None  # the batch that was taken last is committed
 
     async def record(self, event: CloudEvent) -> None:
         """Return when the event is committed. Raises why it was refused (a PermanentError), or a RetryableError when
@@ -52,11 +55,12 @@ class BatchRecorder:
             self._freed.clear()
             await self._freed.wait()
         if self._closed:
-            raise BackendUnavailable("the event processor is stopping")
+            raise BackendUnavailable("recording is stopping")
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(event, outcome))
         self._bytes += len(event.data)
-        self._arrived.set()
+        if self._is_ready():
+            self._arrived.set()
         await outcome
 
     def _has_room(self, event: CloudEvent) -> bool:
@@ -64,10 +68,26 @@ class BatchRecorder:
             return True
         return len(self._queue) < self._queue_size and self._bytes + len(event.data) <= self._queue_bytes
 
+    def _is_ready(self) -> bool:
+        """There is a batch to begin with."""
+        if self._under_way:
+            return self._under_way == 1 and len(self._queue) >= self._batch_size
+        return bool(self._queue)
+
     async def run(self) -> None:
         """Record batches until ``close`` is called and the queue is empty."""
-        while batch := await self._next():
-            await self._commit(batch)
+        async with asyncio.TaskGroup() as tasks:
+            while batch := await self._next():
+                if len(batch) < self._batch_size:
+                    await self._commit(batch)
+                else:
+                    task = tasks.create_task(self._commit(batch))
+                    self._under_way += 1
+                    task.add_done_callback(self._one_less)
+
+    def _one_less(self, _: "asyncio.Task[None]") -> None:
+        self._under_way -= 1
+        self._arrived.set()
 
     async def close(self) -> None:
         """Take no more; ``run`` ends when everything taken is recorded."""
@@ -76,7 +96,7 @@ class BatchRecorder:
         self._freed.set()
 
     async def _next(self) -> list[_Waiting]:
-        while not self._queue and not self._closed:
+        while not self._is_ready() and (self._queue or not self._closed):
             self._arrived.clear()
             await self._arrived.wait()
         batch: list[_Waiting] = []
@@ -89,11 +109,14 @@ class BatchRecorder:
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         _BATCH.observe(len(batch))
+        before, self._latest = self._latest, asyncio.Event()
+        committed = self._latest
+        turn = before.wait if before and not before.is_set() else None
         try:
             with _SECONDS.time():
-                results = await self._manifest.record([one.event for one in batch])
+                results = await self._manifest.record([one.event for one in batch], turn)
         except asyncio.CancelledError:
-            self._fail(batch, BackendUnavailable("the event processor was stopped"))
+            self._fail(batch, BackendUnavailable("recording was stopped"))
             raise
         except ImagingError as error:
             log.warning("batch not recorded", events=len(batch), reason=str(error))
@@ -103,9 +126,14 @@ class BatchRecorder:
             log.exception("batch failed", events=len(batch))
             self._fail(batch, BackendUnavailable(f"recording failed: {type(error).__name__}"))
             return
+        finally:
+            committed.set()
         self._recorded.set()
+        refused = sum(refusal is not None for refusal in results)
+        for outcome, count in (("refused", refused), ("recorded", len(results) - refused)):
+            if count:
+                _RECORDED.labels(outcome).inc(count)
         for one, refusal in zip(batch, results, strict=True):
-            _RECORDED.labels("refused" if refusal else "recorded").inc()
             if one.outcome.done():  # the caller has gone
                 continue
             if refusal is None:
