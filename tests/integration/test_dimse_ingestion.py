@@ -49,8 +49,8 @@ class Site:
 
 @pytest.fixture
 def site(nats_server, database, s3_server, bucket, tmp_path):
-    """Opens a site; ``http`` makes the ingestion query by HTTP instead of SQL, ``mode`` adds a proxy, ``target`` its
-    target AE's port; ``started`` False leaves the ingestion to the test."""
+    """Opens a site; ``http`` makes the ingestion query and record by way of the processor, ``mode`` adds a proxy,
+    ``target`` its target AE's port; ``started`` False leaves the ingestion to the test."""
 
     @asynccontextmanager
     async def open_site(mode: str | None = None, http: bool = False, target: int = 0, started: bool = True, **more):
@@ -79,7 +79,11 @@ def site(nats_server, database, s3_server, bucket, tmp_path):
         ingestion = IngestionSettings(
             **events,
             **nats,
-            **({"QUERY_ENDPOINT": f"http://127.0.0.1:{query}/query"} if http else db),
+            **(
+                {"QUERY_ENDPOINT": f"http://127.0.0.1:{query}/query"}
+                if http
+                else {**db, "EVENTS_RECORDED_BY": "service"}
+            ),
             DIMSE_PORT=dimse,
             PROVIDER_NAME="space",
             BUCKET_CONFIG_PATH=config,

@@ -24,8 +24,8 @@ BOUNDARY = "edge-of-a-part"
 async def dicomweb_stack(
     nats: Any, database: Any, s3: Any, bucket: str, folder: Path, *, direct: bool = True, **settings: Any
 ) -> AsyncIterator[str]:
-    """Gives the root URL. ``s3`` and ``bucket`` may be Azurite and a container. ``direct``: reads go to PostgreSQL,
-    else through the query API."""
+    """Gives the root URL. ``s3`` and ``bucket`` may be Azurite and a container. ``direct``: the service reads and
+    records in PostgreSQL itself, else by way of the event processor."""
     events = {"EVENTS_NATS_URL": nats.url, "EVENTS_NATS_SUBJECT_ROOT": f"t{uuid.uuid4().hex}"}
     events["EVENTS_STREAM"] = uuid.uuid4().hex
     db = {
@@ -43,7 +43,7 @@ async def dicomweb_stack(
         )
         served = DicomwebSettings(
             **events,
-            **(db if direct else query),
+            **({**db, "EVENTS_RECORDED_BY": "service"} if direct else query),
             BUCKET_CONFIG_PATH=write_bucket(folder, s3, bucket),
             PROVIDER_NAME="north",
             HTTP_PORT=port,

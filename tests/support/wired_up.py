@@ -19,6 +19,8 @@ from imaging_services.local.readiness import http_status
 
 WIRED = json.loads(os.environ["WIRED"])
 _PORT_OF = {"event-processor": "HTTP_PORT", "dimse-ingestion": "DIMSE_PORT"}
+# The stack's services record their events themselves; so that each fault meets both ways, the twin hands its in.
+_ONLY_TWINS = {"EVENTS_RECORDED_BY": "processor"}
 
 
 class Wired(StackConfiguration):
@@ -53,7 +55,12 @@ def _twin(program: Program, port: int) -> Program:
         name=f"{program.name}-2",
         log_file=program.log_file.with_stem(f"{program.name}-2"),
         ready=lambda: http_status(health, "/readyz") == 200,
-        environment={**program.environment, "HEALTH_PORT": str(health), _PORT_OF[program.name]: str(port)},
+        environment={
+            **program.environment,
+            **_ONLY_TWINS,
+            "HEALTH_PORT": str(health),
+            _PORT_OF[program.name]: str(port),
+        },
     )
 
 

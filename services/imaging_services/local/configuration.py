@@ -153,6 +153,9 @@ class StackConfiguration:
             "DB_PASS": self.state.postgres_password,
         }
 
+    def _recording(self) -> dict[str, str]:
+        return {**self._database(), "EVENTS_RECORDED_BY": "service"}
+
     @property
     def bucket(self) -> BucketSettings:
         """The storage space's keys, as the services read them from files."""
@@ -205,7 +208,7 @@ class StackConfiguration:
     def _dimse_ingestion(self) -> dict[str, str]:
         return {
             **self._events("dimse-ingestion"),
-            **self._database(),
+            **self._recording(),
             **self._dimse("B", INGESTION_AE, self.port("dimse-ingestion")),
             "QUERY_ENDPOINT": self.url("events", "/query"),
         }
@@ -216,7 +219,7 @@ class StackConfiguration:
     def _dicomweb(self) -> dict[str, str]:
         return {
             **self._events("dicomweb"),
-            **self._database(),
+            **self._recording(),
             "QUERY_ENDPOINT": self.url("events", "/query"),
             "HTTP_HOST": LOOPBACK,
             "HTTP_PORT": str(self.port("dicomweb")),

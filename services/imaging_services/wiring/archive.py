@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from imaging_services.adapters.cache.settings import SpaceCacheVariables
+from imaging_services.adapters.cache.store import cached
 from imaging_services.adapters.http.manifest import HttpManifest
 from imaging_services.adapters.memory.study_headers import MemoryHeaders
 from imaging_services.adapters.postgres.manifest import PostgresManifestQuery
@@ -43,9 +45,14 @@ def kept_headers(manifest: ManifestQuery) -> KeptHeaders:
 
 
 @asynccontextmanager
-async def open_space(config_path: Path, secret_path: Path | None) -> AsyncIterator[ObjectStore]:
-    """The storage space that the mounted files describe. Raises ``SettingsError`` when they describe none."""
+async def open_space(
+    config_path: Path, secret_path: Path | None, cache: SpaceCacheVariables | None = None
+) -> AsyncIterator[ObjectStore]:
+    """The storage space that the mounted files describe. Raises ``SettingsError`` when they describe none. ``cache`` is
+    for who may read copies, and not for who looks what is really there."""
     space = space_at(config_path, secret_path)
+    if cache is not None:
+        space = await cached(space, cache)
     try:
         yield space
     finally:

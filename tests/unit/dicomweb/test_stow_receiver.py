@@ -20,6 +20,7 @@ from imaging_services.apps.dicomweb_ingestion.stow_parts import PartReceiver
 from imaging_services.domain.dicom.multipart import MultipartParser
 from imaging_services.domain.errors import Conflict, InvalidInput
 from imaging_services.domain.ingest.ingest import Ingest
+from imaging_services.domain.ingest.urgency import NOTHING_URGENT, UrgentSeries
 from support.instances import instance, part10
 
 LIMIT = 100_000
@@ -27,7 +28,7 @@ LIMIT = 100_000
 
 def receiver(budget: Budget) -> PartReceiver:
     ingest = Ingest(MemoryObjectStore(), MemoryEventSink(), MemorySpools(), provider="north", source="test")
-    return PartReceiver(ingest, budget, study=None, concurrency=2)
+    return PartReceiver(ingest, budget, study=None, concurrency=2, urgent=UrgentSeries(NOTHING_URGENT))
 
 
 def cut_body() -> bytes:
@@ -98,7 +99,7 @@ async def test_instances_that_were_refused_are_not_kept_until_the_answer(tmp_pat
     sink = MemoryEventSink()
     sink.failure = Conflict("the series belongs to another provider")
     ingest = Ingest(MemoryObjectStore(), sink, Watched(tmp_path), provider="north", source="test")
-    taking = PartReceiver(ingest, Budget(LIMIT), study=None, concurrency=2)
+    taking = PartReceiver(ingest, Budget(LIMIT), study=None, concurrency=2, urgent=UrgentSeries(NOTHING_URGENT))
 
     async def body() -> AsyncIterator[bytes]:
         yield whole_body(3)

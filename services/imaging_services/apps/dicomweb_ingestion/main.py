@@ -14,7 +14,7 @@ from imaging_services.apps.dicomweb_ingestion.settings import Settings
 from imaging_services.domain.ports import EventSink
 from imaging_services.runtime import Lifecycle
 from imaging_services.wiring.archive import QueriedManifest, kept_headers, open_manifest, open_space
-from imaging_services.wiring.events import open_sink
+from imaging_services.wiring.direct import open_recording_sink
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +23,9 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     """Serve until told to stop; requests under way are finished first."""
     settings.check()
     async with AsyncExitStack() as stack:
-        space = await stack.enter_async_context(open_space(settings.BUCKET_CONFIG_PATH, settings.BUCKET_SECRET_PATH))
+        space = await stack.enter_async_context(
+            open_space(settings.BUCKET_CONFIG_PATH, settings.BUCKET_SECRET_PATH, settings)
+        )
         manifest = await _manifest(settings, stack)
         kept = kept_headers(manifest) if manifest is not None else None
         remover = None
@@ -54,7 +56,7 @@ async def _sink(settings: Settings, stack: AsyncExitStack) -> EventSink | None:
     """Where events of stored and deleted instances go; None when nothing is stored or deleted."""
     if not (settings.stores or settings.deletes):
         return None
-    return await stack.enter_async_context(open_sink(settings, "dicomweb-ingestion"))
+    return await stack.enter_async_context(open_recording_sink(settings, "dicomweb-ingestion", settings.EVENT_SOURCE))
 
 
 async def _manifest(settings: Settings, stack: AsyncExitStack) -> QueriedManifest | None:

@@ -68,7 +68,7 @@ def _stow(settings: Settings, space: ObjectStore, sink: EventSink) -> APIRouter:
         concurrency=settings.STOW_CONCURRENCY,
         memory=settings.STOW_MEMORY_BYTES,
     )
-    return stow_router(ingest, limits)
+    return stow_router(ingest, limits, settings.urgency())
 
 
 def _read(settings: Settings, space: ObjectStore, manifest: ManifestQuery, workers: PixelWorkers) -> list[APIRouter]:

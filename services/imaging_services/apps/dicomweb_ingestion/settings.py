@@ -7,15 +7,16 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from imaging_services.adapters.nats.settings import EventSettings
-from imaging_services.adapters.postgres.settings import DatabaseVariables
+from imaging_services.adapters.cache.settings import SpaceCacheVariables
 from imaging_services.domain.errors import SettingsError
+from imaging_services.domain.ingest.urgency import Urgency, codes
 from imaging_services.runtime import ServiceSettings, WorkerVariables
+from imaging_services.wiring.direct import RecordingVariables
 
 _ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
 
-class Settings(EventSettings, DatabaseVariables, WorkerVariables, ServiceSettings):
+class Settings(RecordingVariables, SpaceCacheVariables, WorkerVariables, ServiceSettings):
     """STOW-RS, QIDO-RS and WADO-RS of one storage space, together or apart."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True)
@@ -62,6 +63,16 @@ class Settings(EventSettings, DatabaseVariables, WorkerVariables, ServiceSetting
         ge=8 * 1024 * 1024,
         description="received instances waiting to be stored, bytes over all requests",
     )
+    STOW_URGENT_MODALITIES: str = Field(
+        default="",
+        description="values of Modality (0008,0060), separated by commas, of instances whose events overtake others on "
+        "their way to subscribers",
+    )
+    STOW_URGENT_PROCEDURE_PRIORITIES: str = Field(
+        default="",
+        description="values of Requested Procedure Priority (0040,1003), such as STAT,HIGH, that do so; also within "
+        "the Request Attributes Sequence",
+    )
     QUERY_DEFAULT_LIMIT: int = Field(default=1000, ge=1, description="search results without a limit parameter")
     QUERY_MAX_LIMIT: int = Field(default=5000, ge=1, description="most search results of one answer")
     WADO_READ_AHEAD: int = Field(default=8, ge=1, description="objects that one request reads at once")
@@ -105,6 +116,13 @@ class Settings(EventSettings, DatabaseVariables, WorkerVariables, ServiceSetting
         """True when DELETE is served: beside what is read, and where the event processor itself says that a deletion is
         recorded, which a broker between them does not."""
         return self.DICOMWEB_DELETE and self.reads and bool(self.EVENTS_NATS_URL)
+
+    def urgency(self) -> Urgency:
+        """What makes a stored instance urgent."""
+        return Urgency(
+            modalities=codes(self.STOW_URGENT_MODALITIES),
+            procedure_priorities=codes(self.STOW_URGENT_PROCEDURE_PRIORITIES),
+        )
 
     def check(self) -> None:
         """Raise ``SettingsError`` for what is missing or cannot work together."""

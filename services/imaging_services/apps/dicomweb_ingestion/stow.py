@@ -26,6 +26,7 @@ from imaging_services.domain.dicom.media_types import (
 from imaging_services.domain.dicom.uids import is_uid
 from imaging_services.domain.errors import InvalidInput, SettingsError
 from imaging_services.domain.ingest.ingest import Ingest
+from imaging_services.domain.ingest.urgency import NOTHING_URGENT, Urgency, UrgentSeries
 
 log = structlog.get_logger(__name__)
 
@@ -61,12 +62,13 @@ def parse_size(text: str) -> int | None:
     return int(found[1]) << _UNITS[found[2].upper()] or None
 
 
-def stow_router(ingest: Ingest, limits: StowLimits | None = None) -> APIRouter:
-    """``POST /studies`` and ``POST /studies/{study}``, to be mounted under every prefix that stores.
+def stow_router(ingest: Ingest, limits: StowLimits | None = None, urgency: Urgency = NOTHING_URGENT) -> APIRouter:
+    """``POST /studies`` and ``POST /studies/{study}``, to be mounted under every prefix that stores; ``urgency`` says
+    which instances' events overtake others.
 
     Errors of the request are raised as ``HTTPException`` or ``ImagingError`` for the application's problem documents.
     """
-    service = _Stow(ingest, limits or StowLimits())
+    service = _Stow(ingest, limits or StowLimits(), urgency)
     router = APIRouter()
     for path in ("/studies", "/studies/{study}"):
         router.add_api_route(path, service.store, methods=["POST"], response_class=Response, include_in_schema=False)
@@ -74,8 +76,9 @@ def stow_router(ingest: Ingest, limits: StowLimits | None = None) -> APIRouter:
 
 
 class _Stow:
-    def __init__(self, ingest: Ingest, limits: StowLimits) -> None:
+    def __init__(self, ingest: Ingest, limits: StowLimits, urgency: Urgency) -> None:
         self._ingest = ingest
+        self._urgency = urgency
         self._limits = limits
         self._budget = Budget(limits.memory)
 
@@ -109,8 +112,9 @@ class _Stow:
 
     def _receiver(self, request: Request, form: Form) -> Receiver:
         study, concurrency = _study(request), self._limits.concurrency
+        urgent = UrgentSeries(self._urgency)
         if not form.metadata:
-            return PartReceiver(self._ingest, self._budget, study=study, concurrency=concurrency)
+            return PartReceiver(self._ingest, self._budget, study=study, concurrency=concurrency, urgent=urgent)
         location = str(request.url)
         return MetadataReceiver(
             self._ingest,
@@ -119,6 +123,7 @@ class _Stow:
             concurrency=concurrency,
             location=location,
             max_body=self._limits.max_body,
+            urgent=urgent,
         )
 
     def _require_length(self, request: Request) -> None:

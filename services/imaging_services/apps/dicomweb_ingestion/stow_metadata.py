@@ -29,6 +29,7 @@ from imaging_services.domain.errors import InvalidInput, MissingIdentifier
 from imaging_services.domain.ingest.conformance import Finding
 from imaging_services.domain.ingest.encapsulation import ENCAPSULATED_DOCUMENT, complete_document
 from imaging_services.domain.ingest.ingest import Expected, Ingest, Ingested
+from imaging_services.domain.ingest.urgency import UrgentSeries
 from imaging_services.domain.manifest.query import DicomJson
 
 log = structlog.get_logger(__name__)
@@ -98,9 +99,11 @@ class MetadataReceiver:
         study: str | None,
         concurrency: int,
         location: str,
+        urgent: UrgentSeries,
         max_body: int | None = None,
     ) -> None:
         self._ingest = ingest
+        self._urgent = urgent
         self._max_body = max_body
         self._budget = budget
         self._expected = Expected(study_instance_uid=study) if study else None
@@ -189,6 +192,7 @@ class MetadataReceiver:
                 expected=self._expected,
                 identified=outcome.identify,
                 inspect=outcome.inspect,
+                is_urgent=self._urgent.is_urgent,
             )
         finally:
             await self._budget.release(size)

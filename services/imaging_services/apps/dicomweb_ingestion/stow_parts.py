@@ -15,6 +15,7 @@ from imaging_services.domain.dicom.part10 import Part10Stream
 from imaging_services.domain.dicom.uids import is_uid
 from imaging_services.domain.errors import ImagingError, InvalidInput, NotDicom
 from imaging_services.domain.ingest.ingest import Expected, Ingest, Ingested
+from imaging_services.domain.ingest.urgency import UrgentSeries
 
 QUEUED_BLOCKS = 4
 """Blocks of one part between the connection and the spool; then the connection is not read."""
@@ -57,8 +58,11 @@ class PartStream:
 class PartReceiver:
     """Receives the parts of one request and stores each as an instance."""
 
-    def __init__(self, ingest: Ingest, budget: Budget, *, study: str | None, concurrency: int) -> None:
+    def __init__(
+        self, ingest: Ingest, budget: Budget, *, study: str | None, concurrency: int, urgent: UrgentSeries
+    ) -> None:
         self._ingest = ingest
+        self._urgent = urgent
         self._budget = budget
         self._expected = Expected(study_instance_uid=study)
         self._turns = asyncio.Semaphore(concurrency)
@@ -127,4 +131,5 @@ class PartReceiver:
             expected=self._expected,
             identified=outcome.identify,
             inspect=outcome.inspect,
+            is_urgent=self._urgent.is_urgent,
         )

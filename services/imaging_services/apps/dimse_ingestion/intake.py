@@ -4,6 +4,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -29,12 +30,14 @@ from imaging_services.domain.dicom.dimse import (
     Status,
     StoreAnswer,
 )
+from imaging_services.domain.dicom.elements import Header
 from imaging_services.domain.dicom.storage_scp import RequestorScp, StorageScp
 from imaging_services.domain.errors import ImagingError, InvalidInput, answer_for
-from imaging_services.domain.ingest.ingest import Expected, Ingest, Ingested
+from imaging_services.domain.ingest.ingest import Expected, Ingest, Ingested, IsUrgent
+from imaging_services.domain.ingest.urgency import NOTHING_URGENT, Urgency, UrgentAssociations
 from imaging_services.domain.relay.admission import Admission
 from imaging_services.domain.relay.identifier import read_identifier
-from imaging_services.domain.relay.messages import AssociationNotice, Call, StoreMessage
+from imaging_services.domain.relay.messages import AssociationNotice, AssociationState, Call, StoreMessage
 from imaging_services.domain.relay.ports import DataSource
 
 log = structlog.get_logger(__name__)
@@ -60,10 +63,10 @@ class Intake:
         *,
         direct: bool,
         accepted_at: datetime | None = None,
-        urgent: bool = False,
+        is_urgent: IsUrgent | None = None,
     ) -> StoreAnswer:
         """C-STORE; success means stored and recorded. ``accepted_at`` is when a relay took the instance over from its
-        sender, ``urgent`` that it came over it as such. Raises what ``Ingest.receive`` raises."""
+        sender, ``is_urgent`` as in ``Ingest.receive``, which raises what this raises."""
 
         async def hold(ingested: Ingested) -> None:
             # Before the event: recording it starts the study's quiet time.
@@ -76,7 +79,7 @@ class Intake:
             expected=expected,
             before_announce=hold,
             accepted_at=accepted_at,
-            urgent=urgent,
+            is_urgent=is_urgent,
         )
         return StoreAnswer(Status.SUCCESS)
 
@@ -134,8 +137,16 @@ def _accept_extended(request: AssociationRequest) -> dict[str, bytes]:
 class DirectHandler:
     """Serves the own listener, see ``AssociationHandler``."""
 
-    def __init__(self, intake: Intake, holds: AssociationHolds, admission: Admission, choose: Choose) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        holds: AssociationHolds,
+        admission: Admission,
+        choose: Choose,
+        urgency: Urgency = NOTHING_URGENT,
+    ) -> None:
         self._intake, self._holds, self._admission, self._choose = intake, holds, admission, choose
+        self._urgent = UrgentAssociations(urgency)
 
     async def negotiate(self, request: AssociationRequest) -> Negotiated | Rejection:
         """Admit the caller, then choose contexts from the own lists; whoever wants to be an SCP may (C-GET)."""
@@ -147,8 +158,14 @@ class DirectHandler:
         """C-STORE."""
         if request.data is None:
             raise InvalidInput("C-STORE without a data set")
+        urgent = self._urgent.of(association.association_id, association.request.calling_ae_title)
         return await self._intake.store(
-            association.association_id, request.command, request.context.transfer_syntax, request.data, direct=True
+            association.association_id,
+            request.command,
+            request.context.transfer_syntax,
+            request.data,
+            direct=True,
+            is_urgent=partial(urgent.is_urgent, command=request.command),
         )
 
     async def serve(self, association: Association, request: DimseRequest) -> AsyncIterator[DimseResponse]:
@@ -170,19 +187,25 @@ class DirectHandler:
 
     async def closed(self, association: Association, clean: bool) -> None:
         """The association holds no study back any longer, and no report goes over it."""
+        self._urgent.forget(association.association_id)
         self._intake.closed(association.association_id)
         await self._holds.ended(association.association_id)
 
 
 class RelayedHandler:
-    """Serves the relay's channel, see ``RelayHandler``. The proxy has admitted the callers."""
+    """Serves the relay's channel, see ``RelayHandler``. The proxy has admitted the callers. What it sent as urgent
+    stays so; of the rest the own settings decide, and in ``confirmed`` mode of all."""
 
-    def __init__(self, intake: Intake, holds: AssociationHolds, choose: Choose) -> None:
+    def __init__(
+        self, intake: Intake, holds: AssociationHolds, choose: Choose, urgency: Urgency = NOTHING_URGENT
+    ) -> None:
         self._intake, self._holds, self._choose = intake, holds, choose
+        self._urgent = UrgentAssociations(urgency)
 
     async def store(self, message: StoreMessage, data: DataSource) -> StoreAnswer:
         """C-STORE."""
         call = message.call
+        urgent = self._urgent.of(call.origin.association_id, call.origin.calling_ae_title)
         return await self._intake.store(
             call.origin.association_id,
             call.command,
@@ -190,7 +213,7 @@ class RelayedHandler:
             data(),
             direct=False,
             accepted_at=message.accepted_at,
-            urgent=message.urgent,
+            is_urgent=_always if message.urgent else partial(urgent.is_urgent, command=call.command),
         )
 
     async def serve(
@@ -222,4 +245,10 @@ class RelayedHandler:
 
     async def noticed(self, notice: AssociationNotice) -> None:
         """Renew or release what an association at the other end holds."""
+        if notice.state is AssociationState.CLOSED:
+            self._urgent.forget(notice.origin.association_id)
         await self._holds.noticed(notice)
+
+
+def _always(header: Header) -> bool:
+    return True

@@ -35,7 +35,7 @@ from imaging_services.domain.jobs import Jobs
 from imaging_services.domain.ports import ObjectStore
 from imaging_services.runtime import Lifecycle
 from imaging_services.wiring.archive import open_manifest, open_space
-from imaging_services.wiring.events import open_sink
+from imaging_services.wiring.direct import open_recording_sink
 
 log = structlog.get_logger(__name__)
 
@@ -55,10 +55,12 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
         manifest = await stack.enter_async_context(
             open_manifest(settings.postgres("dimse-ingestion"), settings.QUERY_ENDPOINT)
         )
-        space = await stack.enter_async_context(open_space(settings.BUCKET_CONFIG_PATH, settings.BUCKET_SECRET_PATH))
+        space = await stack.enter_async_context(
+            open_space(settings.BUCKET_CONFIG_PATH, settings.BUCKET_SECRET_PATH, settings)
+        )
         ingest = Ingest(
             space,
-            await stack.enter_async_context(open_sink(settings, "dimse-ingestion")),
+            await stack.enter_async_context(open_recording_sink(settings, "dimse-ingestion", settings.EVENT_SOURCE)),
             FileSpools(settings.SPOOL_DIR),
             provider=settings.PROVIDER_NAME,
             source=settings.EVENT_SOURCE,
@@ -126,7 +128,7 @@ async def _serve(
     relay: NatsRelay | None,
 ) -> None:
     choose = partial(choose_contexts, capabilities=capabilities)
-    direct = DirectHandler(intake, holds, settings.admission(), choose)
+    direct = DirectHandler(intake, holds, settings.admission(), choose, settings.urgency())
     listener = await listen(
         direct,
         settings.DIMSE_HOST,
@@ -141,7 +143,7 @@ async def _serve(
         work = [tasks.create_task(holds.keep())]
         if relay is not None:
             serving = asyncio.Event()
-            relayed = RelayedHandler(intake, holds, choose)
+            relayed = RelayedHandler(intake, holds, choose, settings.urgency())
             work.append(tasks.create_task(relay.listen(relayed, serving)))
             await _patiently(serving)
         lifecycle.ready.set()

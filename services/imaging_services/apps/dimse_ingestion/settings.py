@@ -6,15 +6,24 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from imaging_services.adapters.cache.settings import SpaceCacheVariables
 from imaging_services.adapters.dimse.listener_settings import ListenerVariables
+from imaging_services.adapters.dimse.urgency_settings import UrgencyVariables
 from imaging_services.adapters.nats.relay_settings import RelayVariables
-from imaging_services.adapters.nats.settings import EventSettings
-from imaging_services.adapters.postgres.settings import DatabaseVariables
 from imaging_services.domain.errors import SettingsError
 from imaging_services.runtime import ServiceSettings, WorkerVariables
+from imaging_services.wiring.direct import RecordingVariables
 
 
-class Settings(ListenerVariables, RelayVariables, EventSettings, DatabaseVariables, WorkerVariables, ServiceSettings):
+class Settings(
+    UrgencyVariables,
+    ListenerVariables,
+    RelayVariables,
+    SpaceCacheVariables,
+    RecordingVariables,
+    WorkerVariables,
+    ServiceSettings,
+):
     """A DIMSE AE that writes to a storage space, fed by the relay and by direct associations."""
 
     # The operator sets what a resource leaves out to the empty text.

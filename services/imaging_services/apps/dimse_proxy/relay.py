@@ -24,12 +24,12 @@ from imaging_services.domain.dicom.dimse import (
 from imaging_services.domain.dicom.storage_scp import RequestorScp
 from imaging_services.domain.errors import ImagingError, InvalidInput, RetryableError
 from imaging_services.domain.ingest.screening import screen
+from imaging_services.domain.ingest.urgency import NOTHING_URGENT, Urgency, UrgentAssociations
 from imaging_services.domain.relay.admission import Admission
 from imaging_services.domain.relay.identifier import LONGEST_IDENTIFIER, LONGEST_RELAYED, read_identifier
 from imaging_services.domain.relay.messages import AssociationNotice, AssociationState, Call, Origin
 from imaging_services.domain.relay.ports import RelayLink
 from imaging_services.domain.relay.services import PRINT_MANAGEMENT, is_normalized
-from imaging_services.domain.relay.urgency import NOTHING_URGENT, Urgency, UrgentSeries
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class ProxyHandler:
     ) -> None:
         self._link, self._admission, self._choose = link, admission, choose
         self._spool = spool
-        self._urgent = UrgentSeries(urgency)
+        self._urgent = UrgentAssociations(urgency)
         self._echoes = spool is not None and not confirmed
         self._confirmed, self._lease = confirmed, lease_seconds
         self._sending: dict[str, Origin] = {}
@@ -98,7 +98,8 @@ class ProxyHandler:
         if self._confirmed:
             return await self._link.store_confirmed(call, blocks)
         keep = self._spool.store if self._spool else self._link.store_durably
-        await keep(call, blocks, urgent=self._urgent.is_urgent(call, header))
+        urgent = self._urgent.of(call.origin.association_id, call.origin.calling_ae_title)
+        await keep(call, blocks, urgent=urgent.is_urgent(header, call.command))
         return StoreAnswer(0x0000)
 
     async def serve(self, association: Association, request: DimseRequest) -> AsyncIterator[DimseResponse]:

@@ -6,15 +6,14 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from imaging_services.adapters.dimse.listener_settings import ListenerVariables
+from imaging_services.adapters.dimse.urgency_settings import UrgencyVariables
 from imaging_services.adapters.nats.relay_settings import RelayVariables
 from imaging_services.apps.dimse_proxy.edge.settings import EdgeVariables
 from imaging_services.domain.errors import SettingsError
-from imaging_services.domain.relay.admission import titles
-from imaging_services.domain.relay.urgency import Urgency, codes
 from imaging_services.runtime import ServiceSettings, WorkerVariables
 
 
-class Settings(EdgeVariables, ListenerVariables, RelayVariables, WorkerVariables, ServiceSettings):
+class Settings(UrgencyVariables, EdgeVariables, ListenerVariables, RelayVariables, WorkerVariables, ServiceSettings):
     """A DIMSE AE whose requests travel over NATS to the other end, and the other end's to its target AE."""
 
     # The operator sets what a resource leaves out to the empty text.
@@ -27,30 +26,6 @@ class Settings(EdgeVariables, ListenerVariables, RelayVariables, WorkerVariables
     DIMSE_ASSOCIATION_LEASE_SECONDS: float = Field(
         default=60, gt=0, description="the far side takes an association for open this long after a notice, seconds"
     )
-    DIMSE_URGENT_CALLING_AES: str = Field(
-        default="",
-        description="AE titles, separated by commas, whose instances overtake others on the relay (durable mode)",
-    )
-    DIMSE_URGENT_MODALITIES: str = Field(
-        default="", description="values of Modality (0008,0060), separated by commas, that do so"
-    )
-    DIMSE_URGENT_PROCEDURE_PRIORITIES: str = Field(
-        default="",
-        description="values of Requested Procedure Priority (0040,1003), such as STAT,HIGH, that do so; also within "
-        "the Request Attributes Sequence, among the first 64 KiB of an instance",
-    )
-    DIMSE_URGENT_BY_REQUEST: bool = Field(
-        default=False, description="a C-STORE with Priority HIGH does so; many modalities send all with it"
-    )
-
-    def urgency(self) -> Urgency:
-        """What makes an instance urgent."""
-        return Urgency(
-            titles(self.DIMSE_URGENT_CALLING_AES),
-            codes(self.DIMSE_URGENT_MODALITIES),
-            codes(self.DIMSE_URGENT_PROCEDURE_PRIORITIES),
-            self.DIMSE_URGENT_BY_REQUEST,
-        )
 
     def check(self) -> None:
         """Raise ``SettingsError`` for what cannot work together."""

@@ -14,6 +14,7 @@ from functools import partial
 
 import structlog
 
+from imaging_services.domain.dicom.elements import Header
 from imaging_services.domain.dicom.uids import clean_uid
 from imaging_services.domain.errors import Conflict, DataSetMismatch, ObjectDeleted
 from imaging_services.domain.events.envelope import CloudEvent
@@ -53,6 +54,7 @@ class Ingested:
 BeforeAnnounce = Callable[[Ingested], Awaitable[None]]
 Identified = Callable[[str, str], None]
 Inspect = Callable[[Heading, int], None]
+IsUrgent = Callable[[Header], bool]
 Announcement = Callable[[StoredObject, Heading, Provenance], CloudEvent]
 
 
@@ -105,16 +107,16 @@ class Ingest:
         identified: Identified | None = None,
         inspect: Inspect | None = None,
         accepted_at: datetime | None = None,
-        urgent: bool = False,
+        is_urgent: IsUrgent | None = None,
     ) -> Ingested:
         """Store the data set that arrives as ``blocks`` (without file meta) and return when it is safe.
 
         ``before_announce`` runs when the object is stored and before the event is handed in; ``identified`` is
         called with SOP Class and SOP Instance UID as soon as they have been read, ``inspect`` with the whole header
         and the file's size before it is stored. ``accepted_at`` is when the instance was taken over from its
-        sender, when that was some time ago; an ``urgent`` one's events overtake others. Raises ``NotDicom``,
-        ``MissingIdentifier``, ``DataSetMismatch``, what the store and the sink raise, ``OutOfResources`` when the
-        spool's disk is full, and whatever ``blocks`` raises.
+        sender, when that was some time ago; ``is_urgent`` says of the whole header whether the instance's events
+        overtake others, and is called once. Raises ``NotDicom``, ``MissingIdentifier``, ``DataSetMismatch``, what the
+        store and the sink raise, ``OutOfResources`` when the spool's disk is full, and whatever ``blocks`` raises.
         """
         iterator = aiter(blocks)
         heading = await take_heading(iterator, transfer_syntax)
@@ -128,6 +130,7 @@ class Ingest:
             _report(heading, spool.size)
             if inspect is not None:
                 inspect(heading, spool.size)
+            urgent = is_urgent is not None and is_urgent(heading.header)
             announcement = partial(image_stored, accepted_at=accepted_at, urgent=urgent)
             return await self._store(spool, heading, before_announce, announcement)
 

@@ -1,19 +1,19 @@
-"""Which instances are urgent, so that they wait behind no others on their way."""
+"""Which instances are urgent, so that they wait behind no others: on the relay, and as events in a backlog."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from imaging_services.domain.dicom.command_set import PRIORITY
+from imaging_services.domain.dicom.command_set import PRIORITY, CommandSet
 from imaging_services.domain.dicom.elements import SERIES_INSTANCE_UID, Header
 from imaging_services.domain.dicom.items import items_json
 from imaging_services.domain.dicom.values import Decoding, decoding_of, text_values
-from imaging_services.domain.relay.messages import Call
 
 MODALITY = 0x00080060
 REQUESTED_PROCEDURE_PRIORITY = 0x00401003
 REQUEST_ATTRIBUTES_SEQUENCE = 0x00400275
 _HIGH = 0x0001  # C-STORE Priority (PS3.7 table 9.3-1)
-_SERIES_REMEMBERED = 1024  # of one association
+_SERIES_REMEMBERED = 1024  # of one association or request
+_ASSOCIATIONS_REMEMBERED = 1024  # the end of one over a relay is told to one of several processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class Urgency:
     def __bool__(self) -> bool:
         return bool(self.calling_ae_titles or self.modalities or self.procedure_priorities or self.by_request)
 
-    def covers(self, call: Call, header: Header) -> bool:
-        """The instance is urgent, as far as its command and the head of its data set say."""
-        if call.origin.calling_ae_title in self.calling_ae_titles:
+    def covers(self, header: Header, calling_ae_title: str = "", command: CommandSet | None = None) -> bool:
+        """The instance is urgent, as far as its header has been read; ``command`` is that of its C-STORE."""
+        if calling_ae_title in self.calling_ae_titles:
             return True
-        if self.by_request and call.command.number(PRIORITY, 0) == _HIGH:
+        if self.by_request and command is not None and command.elements.get(PRIORITY) == _HIGH:
             return True
         if self.modalities and not self.modalities.isdisjoint(_codes(header.raw(MODALITY), decoding_of(header))):
             return True
@@ -46,28 +46,47 @@ NOTHING_URGENT = Urgency()
 
 
 class UrgentSeries:
-    """The decisions of open associations: what was decided for the first instance of a series in an association holds
-    for the others, so that none overtakes them."""
+    """The decisions of one association or request: what was decided for the first instance of a series holds for the
+    others, so that none overtakes them."""
 
-    def __init__(self, urgency: Urgency) -> None:
-        self._urgency = urgency
-        self._decided: dict[str, OrderedDict[str, bool]] = {}
+    def __init__(self, urgency: Urgency, calling_ae_title: str = "") -> None:
+        self._urgency, self._calling_ae_title = urgency, calling_ae_title
+        self._decided: OrderedDict[str, bool] = OrderedDict()
 
-    def is_urgent(self, call: Call, header: Header) -> bool:
-        """Whether an instance is urgent."""
+    def is_urgent(self, header: Header, command: CommandSet | None = None) -> bool:
+        """Whether an instance is urgent; ``command`` is that of its C-STORE."""
         if not self._urgency:
             return False
         series = header.uid(SERIES_INSTANCE_UID)
-        decided = self._decided.setdefault(call.origin.association_id, OrderedDict())
-        if series not in decided:
-            decided[series] = self._urgency.covers(call, header)
-            if len(decided) > _SERIES_REMEMBERED:
-                decided.popitem(last=False)
-        return decided[series]
+        if series not in self._decided:
+            self._decided[series] = self._urgency.covers(header, self._calling_ae_title, command)
+            if len(self._decided) > _SERIES_REMEMBERED:
+                self._decided.popitem(last=False)
+        return self._decided[series]
+
+
+class UrgentAssociations:
+    """The decisions of associations, by their ids."""
+
+    def __init__(self, urgency: Urgency) -> None:
+        self._urgency = urgency
+        self._nothing = UrgentSeries(NOTHING_URGENT)
+        self._open: OrderedDict[str, UrgentSeries] = OrderedDict()
+
+    def of(self, association_id: str, calling_ae_title: str) -> UrgentSeries:
+        """Those of one association."""
+        if not self._urgency:
+            return self._nothing
+        if association_id not in self._open:
+            self._open[association_id] = UrgentSeries(self._urgency, calling_ae_title)
+            if len(self._open) > _ASSOCIATIONS_REMEMBERED:
+                self._open.popitem(last=False)
+        self._open.move_to_end(association_id)
+        return self._open[association_id]
 
     def forget(self, association_id: str) -> None:
         """The association has ended."""
-        self._decided.pop(association_id, None)
+        self._open.pop(association_id, None)
 
 
 def codes(text: str) -> frozenset[str]:
