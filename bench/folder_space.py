@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import psutil
 from s3_server import S3Space
 
 from imaging_services.local.ports import free_ports
@@ -51,6 +52,22 @@ def s3_space(stack: Stack, folder: Path, bucket: S3Space) -> Iterator[FolderSpac
 
 
 @contextmanager
+def cached_space(stack: Stack, folder: Path) -> Iterator[FolderSpace]:
+    """One more DICOMweb service on the stack's own bucket, which keeps what it reads; the stack's keeps nothing."""
+    folder.mkdir(parents=True)
+    port, health = free_ports(2)
+    environment = {
+        **psutil.Process(stack.ready["pids"]["dicomweb"]).environ(),
+        "HTTP_PORT": str(port),
+        "HEALTH_PORT": str(health),
+        "SPACE_CACHE_DIRECTORY": str(folder / "cache"),
+    }
+    with _service("dicomweb-ingestion", environment, health, folder / "dicomweb.log") as pid:
+        pids = [*stack.ready["pids"].values(), pid]
+        yield FolderSpace("S3, read before (cache)", {}, f"http://127.0.0.1:{port}/dicomweb", pids, pid)
+
+
+@contextmanager
 def _space(
     stack: Stack, folder: Path, provider: str, config: dict[str, str], secret: dict[str, str], workers: int
 ) -> Iterator[FolderSpace]:
@@ -63,6 +80,7 @@ def _space(
         "PROVIDER_NAME": provider,
         "EVENTS_NATS_URL": stack.ready["nats"],
         **_database(str(stack.ready["postgres"])),
+        "EVENTS_RECORDED_BY": "service",
         "WADO_INTERNAL_ENDPOINT": wado,
         "WADO_EXTERNAL_ENDPOINT": wado,
     }

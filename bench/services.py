@@ -2,7 +2,7 @@
 
 Orthanc keeps its files in a folder and its index in SQLite. Ours is measured on the S3 server of `imaging up`, and on
 a folder too, which compares like with like; both flush every instance to disk before they say success. On another S3
-server as well, when one is named.
+server as well, when one is named. The rows of S3 read from it each time; what a read cache saves has a row of its own.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 from ct_study import CtStudy, write_ct_study
-from folder_space import FolderSpace, folder_space, s3_space
+from folder_space import FolderSpace, cached_space, folder_space, s3_space
 from lean_client import LeanClient
 from measure import Sample, Series, measured
 from results import Table
@@ -38,6 +38,7 @@ class Candidates:
 
     stack: Stack
     folder: FolderSpace
+    cached: FolderSpace
     orthanc: Orthanc
     other: FolderSpace | None
 
@@ -68,13 +69,14 @@ class Studies:
 @contextmanager
 def _running(folder: Path, s3: str | None, s3_endpoint: str | None) -> Iterator[Candidates]:
     with (
-        imaging_up(folder, "--revisioning-delay", "3600") as stack,
+        imaging_up(folder, "--revisioning-delay", "3600", environment={"SPACE_CACHE_DIRECTORY": ""}) as stack,
         folder_space(stack, folder / "space") as space,
+        cached_space(stack, folder / "cached") as cached,
         chosen(folder / "other-s3", s3, s3_endpoint) as bucket,
         s3_space(stack, folder / "other", bucket) if bucket else nullcontext() as other,
         Orthanc(folder / "orthanc") as orthanc,
     ):
-        yield Candidates(stack, space, orthanc, other)
+        yield Candidates(stack, space, cached, orthanc, other)
 
 
 def compare(
@@ -184,6 +186,16 @@ def _each(candidates: Candidates, run: Callable[[str, str], None]) -> dict[str, 
     }
 
 
+def _each_reading(candidates: Candidates, run: Callable[[str, str], None]) -> dict[str, Sample]:
+    """And the study on S3 once more by a service with a read cache that has just sent it to somebody else."""
+    cached, name = candidates.cached, "ours, S3"
+    run(cached.dicomweb, name)
+    return {
+        **_each(candidates, run),
+        f"ours, {cached.name}": measured(lambda: run(cached.dicomweb, name), cached.pids),
+    }
+
+
 def _of(name: str, studies: Studies) -> CtStudy:
     """A series belongs to one storage space, so each space gets a study of its own."""
     return studies.one[{"ours, S3": 3, "Orthanc": 3, "ours, folder": 4}.get(name, 6)]
@@ -223,7 +235,7 @@ def _wado(candidates: Candidates, studies: Studies) -> dict[str, Sample]:
         if received < study.size * 0.99:
             raise RuntimeError(f"{base} sent {received} bytes of {study.size}")
 
-    return _each(candidates, run)
+    return _each_reading(candidates, run)
 
 
 def _frames(candidates: Candidates, studies: Studies) -> dict[str, Sample]:
@@ -251,7 +263,7 @@ def _frames_as(candidates: Candidates, studies: Studies, encodings: str, least: 
                 if received < least:
                     raise RuntimeError(f"{base} sent {received} bytes of a frame")
 
-    return _each(candidates, run)
+    return _each_reading(candidates, run)
 
 
 def _qido(candidates: Candidates, studies: Studies) -> dict[str, Sample]:

@@ -1,4 +1,4 @@
-"""What every storage space does alike: real S3, real Azure Blob, a local folder, and the twin in memory."""
+"""What every storage space does alike: real S3, real Azure Blob, a local folder, the twin in memory, and a cache."""
 
 import asyncio
 import hashlib
@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from imaging_services.adapters.cache.directory import CacheDirectory
+from imaging_services.adapters.cache.store import CachedStore
 from imaging_services.adapters.memory.object_store import MemoryObjectStore
 from imaging_services.adapters.s3.space import open_space
 from imaging_services.domain.errors import NotFound
@@ -19,7 +21,7 @@ KEY = "0" * 64 + ".dcm"
 MEGABYTE = 1024 * 1024
 
 
-@pytest.fixture(params=["memory", "folder", "s3", "azure"])
+@pytest.fixture(params=["memory", "cache", "folder", "s3", "azure"])
 async def space(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
     store = _open(request, tmp_path)
     yield store
@@ -29,6 +31,8 @@ async def space(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 def _open(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "memory":
         return MemoryObjectStore()
+    if request.param == "cache":
+        return CachedStore(MemoryObjectStore(), CacheDirectory(tmp_path / "cache", 64 * MEGABYTE), 8 * MEGABYTE)
     config, secret = tmp_path / "config", tmp_path / "secret"
     config.mkdir()
     secret.mkdir()

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import uvloop
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
@@ -21,7 +22,7 @@ from imaging_services.adapters.http import files
 from imaging_services.adapters.http.guard import Guard
 from imaging_services.adapters.memory.object_store import MemoryObjectStore
 from imaging_services.adapters.s3.folder import FolderStore
-from imaging_services.apps.dicomweb_ingestion.app import build_app
+from imaging_services.apps.dicomweb_ingestion.app import NamedRoute, build_app
 from imaging_services.apps.dicomweb_ingestion.pieces import Piece, PieceSender, Write
 from imaging_services.apps.dicomweb_ingestion.responses import Pushed
 from imaging_services.domain.budget import ByteBudget
@@ -61,7 +62,7 @@ EXPECTED = b"".join(f"<{number}>".encode() + bytes([number]) * size for number, 
 async def serving(pieces: list[Piece]) -> AsyncIterator[str]:
     """URL of an answer with these pieces."""
 
-    async def answer() -> Response:
+    async def answer(_request: Request) -> Response:
         async def produce(write: Write) -> None:
             await PieceSender(ByteBudget(0), 8).send(pieces, write)
             await write(b"end")
@@ -69,7 +70,7 @@ async def serving(pieces: list[Piece]) -> AsyncIterator[str]:
         return Pushed(produce, "application/octet-stream", {}, sum(piece.sent for piece in pieces) + 3)
 
     app = build_app({})
-    app.add_api_route("/answer", answer, methods=["GET"], response_model=None)
+    app.router.routes.append(NamedRoute("/answer", answer))
     async with served(Guard(app)) as url:
         yield f"{url}/answer"
 

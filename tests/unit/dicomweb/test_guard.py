@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from imaging_services.adapters.http.guard import Guard
 from imaging_services.adapters.http.server import serve
-from imaging_services.apps.dicomweb_ingestion.app import build_app
+from imaging_services.apps.dicomweb_ingestion.app import NamedRoute, build_app
 from imaging_services.apps.dicomweb_ingestion.responses import Pushed, Write
 from imaging_services.domain.errors import BackendUnavailable, NotFound, OutOfResources, SettingsError
 from support.dicomweb import served
@@ -19,7 +19,7 @@ from support.dicomweb import served
 
 def app_with(answer: Any) -> Any:
     app = build_app({})
-    app.add_api_route("/patients/{name}", answer, methods=["GET"], response_model=None)
+    app.router.routes.append(NamedRoute("/patients/{name}", answer))
     return app
 
 
@@ -157,7 +157,7 @@ async def test_only_origins_that_are_named_may_read_from_a_browser() -> None:
         raise RuntimeError("secret")
 
     app = build_app({}, ["https://viewer.example.org"])
-    app.add_api_route("/fails", fails, methods=["GET"], response_model=None)
+    app.router.routes.append(NamedRoute("/fails", fails))
     async with served(Guard(app)) as url, httpx.AsyncClient() as client:
         known = await client.get(f"{url}/x", headers={"origin": "https://viewer.example.org"})
         other = await client.get(f"{url}/x", headers={"origin": "https://elsewhere.example.org"})

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from imaging_services.adapters.http.patience import PatientProtocol
 from imaging_services.domain.errors import BackendUnavailable, NotFound
 
 log = structlog.get_logger(__name__)
@@ -41,6 +42,15 @@ class ClientGone(ConnectionError):
     """The client closed the connection, or stopped reading, before the answer was complete."""
 
 
+class FileGone(NotFound):
+    """A file is not there any more. ``unsent`` segments, the last ones, have not been begun: what they are of can still
+    be sent by other means."""
+
+    def __init__(self, unsent: int) -> None:
+        super().__init__("get: no such object")
+        self.unsent = unsent
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """``lead``, then ``length`` bytes of the file from ``start``."""
@@ -50,9 +60,14 @@ class Segment:
     start: int
     length: int
 
+    @property
+    def sent(self) -> int:
+        """How many bytes it makes."""
+        return len(self.lead) + self.length
 
-class FileProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, with the extension."""
+
+class FileProtocol(PatientProtocol):
+    """HTTP/1.1 with the extension."""
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self.scheme == "http":  # over TLS the kernel does not know the keys
@@ -75,7 +90,7 @@ def _with_files(app: Any, cycle: RequestResponseCycle) -> Any:
 
 
 async def _transmit(cycle: RequestResponseCycle, segments: Sequence[Segment], length: int) -> None:
-    """Send the segments behind what the transport has been given. Raises ``NotFound``, ``BackendUnavailable`` and
+    """Send the segments behind what the transport has been given. Raises ``FileGone``, ``BackendUnavailable`` and
     ``ClientGone``."""
     transport = cycle.transport
     _require_client(cycle)  # uvloop's transports cannot be asked for anything once they are closed
@@ -89,6 +104,9 @@ async def _transmit(cycle: RequestResponseCycle, segments: Sequence[Segment], le
     transmission = _Transmission(_duplicate(transport.get_extra_info("socket")), segments)
     try:
         await transmission.run()
+    except FileGone as gone:
+        cycle.expected_content_length -= length - sum(segment.sent for segment in segments[-gone.unsent :])
+        raise
     except (ConnectionError, TimeoutError) as error:
         raise ClientGone(str(error)) from None
     cycle.expected_content_length -= length
@@ -159,7 +177,7 @@ class _Transmission:
         try:
             self._file = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise NotFound("get: no such object") from None
+            raise FileGone(len(self._left) + 1) from None
         except OSError as error:
             raise BackendUnavailable(f"get: {error.strerror}") from error
         self._lead, self._position, self._end = segment.lead, segment.start, segment.start + segment.length

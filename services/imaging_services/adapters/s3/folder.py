@@ -4,12 +4,11 @@ import asyncio
 import errno
 import os
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from imaging_services.domain.errors import BackendUnavailable, NotFound, OutOfResources
 from imaging_services.domain.ports import ObjectInfo
@@ -41,13 +40,13 @@ class FolderStore:
         partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
         with _converted("put"):
             try:
-                with partial.open("xb") as file:
+                with partial.open("xb", buffering=0) as file:
                     _write(file, body)
-                    file.flush()
                     os.fsync(file.fileno())
                 partial.replace(path)
-            finally:
+            except BaseException:
                 partial.unlink(missing_ok=True)
+                raise
             _sync_folder(self._directory)
 
     async def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
@@ -80,6 +79,11 @@ class FolderStore:
     def file(self, key: str) -> Path:
         """Where the object is, or would be."""
         return self._path(key)
+
+    async def file_length(self, key: str) -> int | None:
+        """Its size, or None."""
+        info = await self.head(key)
+        return info.size if info is not None else None
 
     async def head(self, key: str) -> ObjectInfo | None:
         """Size and time, or None."""
@@ -136,12 +140,19 @@ class FolderStore:
         return ObjectInfo(path.name, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
 
-def _write(file: BinaryIO, body: bytes | Path) -> None:
+def _write(file: FileIO, body: bytes | Path) -> None:
     if isinstance(body, bytes):
-        file.write(body)
+        _write_all(file, body)
     else:
         with body.open("rb") as source:
-            shutil.copyfileobj(source, file, BLOCK_SIZE)
+            while block := source.read(BLOCK_SIZE):
+                _write_all(file, block)
+
+
+def _write_all(file: FileIO, block: bytes) -> None:
+    written = file.write(block)
+    while written < len(block):
+        written += file.write(memoryview(block)[written:])
 
 
 def _sync_folder(directory: Path) -> None:

@@ -1,9 +1,8 @@
 """What the service says of itself: capabilities (PS3.18 section 8.9), the OpenAPI document and its page, Allow."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 import orjson
-from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -65,8 +64,10 @@ def methods_of(served: Iterable[Served]) -> set[str]:
     return {*methods, "HEAD"} if "GET" in methods else methods
 
 
-def add_openapi(app: FastAPI, served: Sequence[Served]) -> None:
-    """``/openapi.json`` and the page made from it."""
+def openapi_routes(
+    served: Sequence[Served],
+) -> Iterator[tuple[str, Callable[[Request], Awaitable[Response]]]]:
+    """Path and endpoint of ``/openapi.json`` and of the page made from it."""
     document = openapi_document(served)
     encoded, page = orjson.dumps(document), openapi_page(document)
 
@@ -76,5 +77,5 @@ def add_openapi(app: FastAPI, served: Sequence[Served]) -> None:
     async def readable(_request: Request) -> Response:
         return HTMLResponse(page, headers={**HEADERS, **_CACHED})
 
-    app.add_api_route(OPENAPI_PATH, machine_readable, methods=["GET"], response_model=None)
-    app.add_api_route(PAGE_PATH, readable, methods=["GET"], response_model=None)
+    yield OPENAPI_PATH, machine_readable
+    yield PAGE_PATH, readable

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from imaging_services.adapters.pixels.transcoder import Transcoder
 from imaging_services.apps.dicomweb_ingestion.bulk_values import bulk_value
 from imaging_services.apps.dicomweb_ingestion.negotiation import Representation, choose_bulk_data, choose_frames
-from imaging_services.apps.dicomweb_ingestion.pieces import Piece, PieceSender, Write
+from imaging_services.apps.dicomweb_ingestion.pieces import ALONE_BYTES, Piece, PieceSender, Write
 from imaging_services.apps.dicomweb_ingestion.resources import instance_url
 from imaging_services.apps.dicomweb_ingestion.responses import Pushed, boundary_of, not_modified, validators
 from imaging_services.apps.dicomweb_ingestion.transcoded_frames import first_possible, transcoded_frames
@@ -22,6 +22,7 @@ from imaging_services.domain.errors import CannotTranscode, InvalidInput
 from imaging_services.domain.manifest.query import InstanceLocation
 from imaging_services.domain.ports import ObjectStore
 from imaging_services.domain.retrieve.frames import StoredFrames, read_frames
+from imaging_services.domain.retrieve.plain_images import plain_frames
 from imaging_services.domain.retrieve.stored_file import StoredFile, open_stored
 
 _LAYOUTS = 256
@@ -105,7 +106,7 @@ class FrameRetriever:
         key = file.location.object_name
         known = self._known.get(key)
         if known is None:
-            known = await file.inspect(read_frames, values_follow=file.has_one_frame)
+            known = await file.inspect(read_frames, values_follow=file.has_one_frame, at_once=plain_frames)
             self._known[key] = known
             if len(self._known) > _LAYOUTS:
                 self._known.popitem(last=False)
@@ -124,9 +125,12 @@ class FrameRetriever:
     ) -> Response:
         places = [layout.place(number) for number in numbers]
         length = sum(place.length for place in places)
+        short = len(places) == 1 and length <= ALONE_BYTES
         if not chosen.multipart:
             pieces = list(_pieces(file, places[0], layout.swap, b""))
-            return Pushed(lambda write: self._sender.send(pieces, write), chosen.content_type, headers, length)
+            return Pushed(
+                lambda write: self._sender.send(pieces, write), chosen.content_type, headers, length, short=short
+            )
         writer = MultipartWriter(boundary_of(headers))
         leads = [
             writer.head(_part_headers(chosen, place, f"{url}{number}"), first=index == 0)
@@ -141,7 +145,8 @@ class FrameRetriever:
             await write(writer.end)
 
         total = length + sum(map(len, leads)) + len(writer.end)
-        return Pushed(produce, writer.content_type(chosen.media_type, chosen.transfer_syntax_uid), headers, total)
+        content_type = writer.content_type(chosen.media_type, chosen.transfer_syntax_uid)
+        return Pushed(produce, content_type, headers, total, short=short)
 
 
 def frame_numbers(text: str) -> list[int]:

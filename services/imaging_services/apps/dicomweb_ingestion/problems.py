@@ -4,8 +4,7 @@ import re
 
 import orjson
 import structlog
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -69,11 +68,10 @@ class Unforeseen:
             raise
 
 
-def install_problem_handlers(app: FastAPI) -> None:
+def install_problem_handlers(app: Starlette) -> None:
     """Have every error of the application answered by a problem document."""
     app.add_exception_handler(ImagingError, _imaging_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(Exception, _unforeseen)
 
 
@@ -91,12 +89,6 @@ async def _imaging_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return problem(request, error.status_code, str(error.detail), dict(error.headers or {}))
-
-
-async def _validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    places = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
-    return problem(request, 400, f"not understood: {places}")
 
 
 async def _unforeseen(request: Request, _error: Exception) -> Response:

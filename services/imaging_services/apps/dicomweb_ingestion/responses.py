@@ -32,13 +32,20 @@ class Pushed(Response):
 
     Status and headers are sent with the first block, so an error before it still gets its own answer. An error
     after it leaves the answer incomplete, which the server shows by closing the connection: a short body is never
-    passed off as a complete one. When the client goes away, ``produce`` is cancelled.
+    passed off as a complete one. When the client goes away, ``produce`` is cancelled; not when it is ``short``, since
+    watching takes two tasks, and what is left to do costs less than they do.
     """
 
     def __init__(
-        self, produce: Produce, media_type: str, headers: Mapping[str, str], length: int | None = None
+        self,
+        produce: Produce,
+        media_type: str,
+        headers: Mapping[str, str],
+        length: int | None = None,
+        *,
+        short: bool = False,
     ) -> None:
-        self._produce = produce
+        self._produce, self._short = produce, short
         self.status_code = 200
         self.background = None
         self.media_type = None  # the Content-Type has its own parameters, Starlette shall add none
@@ -59,6 +66,9 @@ class Pushed(Response):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": b"", "more_body": True})
             await send({"type": "http.response.body", "body": b""})
+            return
+        if self._short:
+            await self._send(_Body(scope, send, self.status_code, self.raw_headers))
             return
         body = asyncio.ensure_future(self._send(_Body(scope, send, self.status_code, self.raw_headers)))
         gone = asyncio.ensure_future(_disconnected(receive))

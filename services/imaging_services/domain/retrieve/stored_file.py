@@ -14,10 +14,14 @@ from imaging_services.domain.retrieve.inflation import Inflated, inflated
 from imaging_services.domain.retrieve.inspection import INSPECTIONS, Fetches
 
 T = TypeVar("T")
+AtOnce = Callable[[bytes, int], T | None]
+"""Finds something in the beginning of a file of that length."""
 
 HEAD_BYTES = 256 * 1024
 """Read first when the manifest does not know where the header ends."""
 LARGEST_HEAD = 8 * 1024 * 1024
+LONGEST_HEAD = 32 * 1024
+"""Longer headers are not looked through in the event loop, bytes."""
 SMALL_FILE = 1024 * 1024
 _STORAGE = "1.2.840.10008.5.1.4.1.1"
 _ONE_FRAME_CLASSES = frozenset(
@@ -39,6 +43,7 @@ class StoredFile:
         self, store: ObjectStore, location: InstanceLocation, size: int, content: bytes | Inflated | None = None
     ) -> None:
         self._store, self._content = store, content
+        self._path: Path | None = None
         self.location, self.size = location, size
 
     @property
@@ -49,9 +54,11 @@ class StoredFile:
     @property
     def path(self) -> Path | None:
         """The file on this machine that has these bytes, if there is one."""
-        if self._content is None and isinstance(self._store, LocalObjects):
-            return self._store.file(self.location.object_name)
-        return None
+        if self._content is not None:
+            return None
+        if self._path is None and isinstance(self._store, LocalObjects):
+            self._path = self._store.file(self.location.object_name)
+        return self._path
 
     async def get(self, start: int, length: int) -> bytes:
         """Read a range into memory."""
@@ -61,6 +68,10 @@ class StoredFile:
 
     async def stored_length(self) -> int:
         """Length of the object as it is now, whatever is recorded. Raises ``NotFound`` when it has vanished."""
+        if isinstance(self._store, LocalObjects):
+            length = await self._store.file_length(self.location.object_name)
+            if length is not None:
+                return length
         info = await self._store.head(self.location.object_name)
         if info is None:
             raise NotFound(f"the object of instance {self.location.sop_instance_uid} is not in the storage space")
@@ -75,17 +86,27 @@ class StoredFile:
         for position in range(start, start + length, _BLOCK):
             yield bytes(memoryview(self._content)[position : min(position + _BLOCK, start + length)])
 
-    async def inspect(self, work: Callable[[RangeFile], T], *, values_follow: bool = False) -> T:
+    async def inspect(
+        self, work: Callable[[RangeFile], T], *, values_follow: bool = False, at_once: AtOnce[T] | None = None
+    ) -> T:
         """Run blocking work over the file in a thread; the header is fetched beforehand, the rest as touched. Raises
         ``OutOfResources`` when too much such work waits.
 
         ``values_follow``: what is found will be read next, so a small file is fetched whole, in one round trip.
+        ``at_once``: tried before, with a header of at most ``LONGEST_HEAD`` bytes and the file's length, in the event
+        loop; None says that the work has to be done.
         """
         if values_follow and self._content is None and self.size <= SMALL_FILE:
             self._content = await self.get(0, self.size)
         offset = self.location.pixel_data_offset
-        wanted = HEAD_BYTES if offset is None or self._content is not None else offset + _BEHIND_HEADER
+        wanted = HEAD_BYTES if offset is None else offset + _BEHIND_HEADER
         head = await self.get(0, min(wanted, self.size, LARGEST_HEAD))
+        if at_once is not None and len(head) <= LONGEST_HEAD:
+            found = at_once(head, self.size)
+            if found is not None:
+                return found
+        if self._content is not None:
+            head = await self.get(0, HEAD_BYTES)
 
         def inspected(fetches: Fetches) -> T:
             def fetch(start: int, length: int) -> bytes:

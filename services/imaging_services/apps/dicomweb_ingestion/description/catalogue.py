@@ -48,15 +48,16 @@ def served_operations(served: Mapping[str, Sequence[APIRouter]]) -> list[Served]
 
 def _each(served: Mapping[str, Sequence[APIRouter]]) -> Iterator[Served]:
     for prefix, routers in served.items():
-        for route in _routes(routers):
+        for route in routes_of(routers):
             for method in sorted(route.methods or ()):
                 yield Served(prefix, method, route)
 
 
-def _routes(routers: Sequence[APIRouter]) -> Iterator[APIRoute]:
+def routes_of(routers: Sequence[APIRouter]) -> Iterator[APIRoute]:
+    """The routes of the routers and of those that they include, in their order."""
     for router in routers:
         for route in router.routes:
             if isinstance(route, APIRoute):
                 yield route
             else:  # a router that was included; FastAPI keeps it whole
-                yield from _routes([route.original_router])  # type: ignore[attr-defined]
+                yield from routes_of([route.original_router])  # type: ignore[attr-defined]
