@@ -10,7 +10,7 @@ from pathlib import Path
 import nats
 import orjson
 import pytest
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StoreCompression, StreamConfig
+from nats.js.api import StoreCompression, StreamConfig
 from nats.js.errors import NotFoundError
 
 from imaging_services.adapters.nats.connection import connect
@@ -278,38 +278,6 @@ async def test_a_consumer_may_begin_with_what_is_new(client: NatsClient, subject
     async with consuming(log, "late", handler):
         await asyncio.sleep(0.3)
     assert seen == [new.id]
-
-
-@pytest.mark.parametrize("begin", [DeliverPolicy.ALL, DeliverPolicy.NEW])
-async def test_a_consumer_of_a_former_version_gets_the_urgent_events_that_came_before_it_was_upgraded(
-    client: NatsClient, log: JetStreamEventLog, subjects: EventSubjects, begin: DeliverPolicy
-) -> None:
-    js = client.jetstream()
-    former = [subjects.all_events, subjects.all_redrives]
-    await js.add_stream(StreamConfig(name=subjects.event_stream, subjects=former))
-    await log.append([before := an_urgent_event()])
-    durable = ConsumerConfig(
-        durable_name="binding",
-        filter_subjects=[subjects.event(DICOM_AVAILABLE), subjects.redrive("binding")],
-        deliver_policy=begin,
-        ack_policy=AckPolicy.EXPLICIT,
-        ack_wait=1,
-        max_deliver=-1,
-        max_ack_pending=50_000,
-    )
-    await js.add_consumer(subjects.event_stream, durable)
-    await log.append([urgent := an_urgent_event()])
-    seen: list[str] = []
-
-    async def handler(event: CloudEvent) -> None:
-        seen.append(event.id)
-
-    expected = [before.id, urgent.id] if begin == DeliverPolicy.ALL else [urgent.id]
-    async with consuming(log, "binding", handler):
-        await eventually(lambda: seen == expected)
-    await log.append([again := an_urgent_event()])
-    async with consuming(log, "binding", handler):
-        await eventually(lambda: seen == [*expected, again.id])
 
 
 async def test_what_waits_for_a_hand_is_given_back_at_the_end_and_not_taken_for_dead_before(

@@ -70,10 +70,11 @@ class EventLog:
         """Certificates."""
         return client_mounts(self.tls, _USE)
 
-    def lag(self, consumer: str, settings: Any) -> Lag:
-        """What KEDA looks at for one durable consumer."""
+    def lag(self, consumer: str, settings: Any, *, urgent: bool) -> Lag:
+        """What KEDA looks at for one durable consumer, with ``urgent`` for that of its urgent events as well. A former
+        version has none, and KEDA takes the whole log for the lag of a consumer that does not exist."""
         lag = nats_lag(self.url, self.namespace, self.subjects.event_stream, token(consumer), settings)
-        return replace(lag, urgent=urgent_durable(consumer))
+        return replace(lag, urgent=urgent_durable(consumer)) if urgent else lag
 
 
 def event_log(namespace: str, name: str, spec: EventDrivenIngestionSpec, settings: Any) -> EventLog:

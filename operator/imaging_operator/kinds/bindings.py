@@ -24,6 +24,7 @@ from imaging_operator.kinds.shared import (
     environment,
     fixed_ports,
     image_of,
+    of_this_version,
     plain_objects,
     pod_options,
     require_knative,
@@ -112,7 +113,8 @@ def _build(it: _Binding, wanted: Resource, settings: Any) -> Sequence[Json]:
     else:
         served = any(each.port for each in workload.containers)
         services = [service(wanted, workload, port=80, port_name="http")] if served else []
-        lag = edi.log.lag(_consumer(it, wanted), settings) if edi.log else None
+        urgent = of_this_version(it.group(wanted.spec).image, settings)
+        lag = edi.log.lag(_consumer(it, wanted), settings, urgent=urgent) if edi.log else None
         found = plain_objects(wanted, settings, workload, services, lag=lag)
     if edi.knative:
         subscriber = knative_reference(workload.name) if knative else service_reference(workload.name)

@@ -93,6 +93,16 @@ def _repository(image: str) -> str:
     return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
 
 
+def of_this_version(wish: str, settings: Any) -> bool:
+    """Whether ours runs in the operator's version: in a mirror of its image, or beside an image that is not ours."""
+    image, ours = image_of(wish, settings)
+    return not ours or _tag(image) == _tag(settings.IMAGE)
+
+
+def _tag(image: str) -> str:
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[2]
+
+
 def arguments(component: str, *, ours: bool) -> list[str]:
     """What the image is told to run."""
     return ["run", component] if ours else []

@@ -1,6 +1,7 @@
 """A durable consumer of CloudEvents: explicit acknowledgement, patience that grows, then a dead letter."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ DELIVERIES = Counter("imaging_event_deliveries", "deliveries of events to a cons
 # for long, the rest stays in the stream.
 _MAX_PENDING = 50_000
 _RESUME_SECONDS = 1.0
+_SILENCE_SECONDS = 30.0  # before the same trouble is told again
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,15 @@ class Consumption:
     urgent_subjects: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """One of a consumer's durables."""
+
+    durable: str
+    subjects: tuple[str, ...]
+    urgent: bool = False
+
+
 class DurableConsumer:
     """Delivers the messages of one durable consumer to a handler, for as long as it takes."""
 
@@ -82,6 +93,7 @@ class DurableConsumer:
         self._prepare = prepare
         self._give_up = give_up
         self._hands = Hands(what.concurrency)
+        self._creating = asyncio.Lock()
 
     async def consume(self, handler: EventHandler) -> None:
         """Deliver until cancelled, then finish what is in the handler. NATS restarts and lost streams are survived."""
@@ -95,71 +107,67 @@ class DurableConsumer:
             raise
 
     async def _deliver(self, handler: EventHandler, stopping: asyncio.Event) -> None:
+        """Each durable by itself: what befalls one of them does not hold the other up."""
         what = self._what
+        lanes = [_Lane(what.durable, what.filter_subjects)]
+        if what.urgent_subjects:
+            lanes.append(_Lane(what.urgent_durable, what.urgent_subjects, urgent=True))
+        tasks = [asyncio.create_task(self._keep(lane, handler, stopping)) for lane in lanes]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep(self, lane: _Lane, handler: EventHandler, stopping: asyncio.Event) -> None:
+        """Pull from one durable until ``stopping`` is set; it is made again when it is gone."""
+        told, told_at = "", 0.0
         while not stopping.is_set():
             try:
-                with nats_errors(f"consuming events as {what.name}"):
-                    await self._prepare()
-                    await self._create()
-                await self._pull(handler, stopping)
+                with nats_errors(f"consuming events as {self._what.name}"):
+                    await self._create(lane)
+                told = ""
+                await self._pull(lane, handler, stopping)
             except RetryableError as error:
-                log.warning("event consumer interrupted", consumer=what.name, error=str(error))
+                if str(error) != told or time.monotonic() > told_at + _SILENCE_SECONDS:
+                    told, told_at = str(error), time.monotonic()
+                    log.warning("event consumer interrupted", consumer=self._what.name, urgent=lane.urgent, error=told)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), _RESUME_SECONDS)
 
-    async def _pull(self, handler: EventHandler, stopping: asyncio.Event) -> None:
-        """Pull from both durables, until ``stopping`` is set or one of them is gone."""
-        over = asyncio.Event()
-        lanes = [(self._what.durable, False)]
-        if self._what.urgent_subjects:
-            lanes.append((self._what.urgent_durable, True))
-        tasks = [asyncio.create_task(self._lane(*lane, handler, over)) for lane in lanes]
-        stopped = asyncio.create_task(stopping.wait())
-        try:
-            await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            for task in tasks:
-                task.cancel()
-            raise
-        finally:
-            over.set()
-            stopped.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        for error in results:
-            if error is not None:
-                raise error
-
-    async def _lane(self, durable: str, urgent: bool, handler: EventHandler, over: asyncio.Event) -> None:
-        """Pull from one durable. As many messages wait here for a hand as there are hands: another lane's may have
-        them."""
+    async def _pull(self, lane: _Lane, handler: EventHandler, stopping: asyncio.Event) -> None:
+        """Pull until ``stopping`` is set or the durable is gone. As many messages wait here for a hand as there are
+        hands: another lane's may have them."""
 
         async def take(message: Msg) -> None:
-            async with self._in_progress(message), self._hands.hand(urgent=urgent) as waited:
-                if waited and over.is_set():
+            async with self._in_progress(message), self._hands.hand(urgent=lane.urgent) as waited:
+                if waited and stopping.is_set():
                     await self._give_back(message)
                 else:
                     await self._take(message, handler)
 
         with nats_errors(f"consuming events as {self._what.name}"):
             js = self._client.jetstream(domain=self._policy.domain)
-            request = f"{js._prefix}.CONSUMER.MSG.NEXT.{self._what.stream}.{durable}"
-            await Puller(self._client, request, take, self._what.concurrency).run(over)
+            request = f"{js._prefix}.CONSUMER.MSG.NEXT.{self._what.stream}.{lane.durable}"
+            await Puller(self._client, request, take, self._what.concurrency).run(stopping)
 
     async def _give_back(self, message: Msg) -> None:
         with suppress(nats.errors.Error, OSError):  # it comes again after the ack time
             await message.nak()
 
-    async def _create(self) -> None:
-        """Create the durables, or change them to what is wanted now; where one began cannot be changed any more."""
-        what = self._what
+    async def _create(self, lane: _Lane) -> None:
+        """Create the durable, or change it to what is wanted now; where it began cannot be changed any more."""
+        await self._prepare()
         begin = DeliverPolicy.ALL if self._policy.deliver_from == "all" else DeliverPolicy.NEW
-        own = await self._ensure(self._wanted(what.durable, what.filter_subjects, begin))
-        if what.urgent_subjects:
-            # A consumer of a former version has begun already, without them: they count from where it did.
-            urgent = self._wanted(what.urgent_durable, what.urgent_subjects, DeliverPolicy.ALL)
+        async with self._creating:  # the urgent one needs the other, and may come first
+            own = await self._ensure(self._wanted(self._what.durable, self._what.filter_subjects, begin))
+        if lane.urgent:
+            # One of a former version has begun already, without the urgent ones: they count from where it did.
+            wanted = self._wanted(lane.durable, lane.subjects, DeliverPolicy.ALL)
             if own.config.deliver_policy == DeliverPolicy.NEW:
-                urgent.deliver_policy, urgent.opt_start_time = DeliverPolicy.BY_START_TIME, own.created
-            await self._ensure(urgent)
+                wanted.deliver_policy, wanted.opt_start_time = DeliverPolicy.BY_START_TIME, own.created
+            await self._ensure(wanted)
 
     def _wanted(self, durable: str, subjects: tuple[str, ...], begin: DeliverPolicy) -> ConsumerConfig:
         return ConsumerConfig(
