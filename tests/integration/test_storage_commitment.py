@@ -123,3 +123,22 @@ async def test_through_a_proxy_the_report_goes_over_the_requestors_association(n
             await asyncio.to_thread(scu.wait_for, 1)
     assert scu.over == [not stays]
     assert successes(scu.reports[0][1]) == {one.SOPInstanceUID}
+
+
+async def test_what_arrives_after_it_was_asked_for_is_reported_as_safe(nats_server, tmp_path):
+    """As from an edge that still has it in its spool."""
+    first, late, root = instance(), instance(), f"t{uuid.uuid4().hex}"
+    choose = partial(choose_contexts, capabilities=load_capabilities(None))
+    with CommitmentScu() as scu:
+        async with (
+            nats_relay(relay_settings(nats_server.url, "B", root)) as relay,
+            archive(tmp_path, {REQUESTOR: scu.port}, relay=relay) as opened,
+            listening(relay, RelayedHandler(opened.intake, opened.holds, choose)),
+            proxy(nats_server.url, root, "A") as port,
+        ):
+            await opened.keep(first)
+            assert await asyncio.to_thread(scu.ask, port, "DIMSE", transaction(first, late)) == [0x0000]
+            assert scu.reports == []
+            await opened.keep(late)
+            await asyncio.to_thread(scu.wait_for, 1)
+    assert successes(scu.reports[0][1]) == {first.SOPInstanceUID, late.SOPInstanceUID}

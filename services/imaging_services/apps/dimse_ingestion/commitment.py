@@ -17,7 +17,7 @@ from imaging_services.apps.dimse_ingestion.transactions import (
     Verdict,
     read_request,
 )
-from imaging_services.apps.dimse_ingestion.verification import Verifier
+from imaging_services.apps.dimse_ingestion.verification import Present, Verifier
 from imaging_services.domain.dicom.command_set import ACTION_TYPE_ID
 from imaging_services.domain.dicom.dimse import DimseResponse, Status
 from imaging_services.domain.dicom.transfer_syntaxes import encoding_of
@@ -111,7 +111,7 @@ class Commitment:
             raise BackendUnavailable("left to the process that has the association")
         try:
             with self._lanes.of(transaction.calling_ae_title) as lane:
-                verdict = await self._verdict(transaction, age)
+                verdict = await self._verdict(transaction, job.accepted_at)
                 with lane.trying():
                     await self._reporter.report(transaction, verdict)
         except NotYet:
@@ -130,10 +130,20 @@ class Commitment:
             failed=len(verdict.failed),
         )
 
-    async def _verdict(self, transaction: Transaction, age: timedelta) -> Verdict:
-        """Raises ``BackendUnavailable`` while instances that are not here may still be on their way."""
-        verdict = await self._verifier.verify(transaction.references)
-        missing = sum(reason == Status.NO_SUCH_INSTANCE for _, reason in verdict.failed)
-        if missing and not transaction.owner and age < min(_ON_ITS_WAY, self._patience):
-            raise BackendUnavailable(f"{missing} instances of {transaction.uid} are not here yet")
-        return verdict
+    async def _verdict(self, transaction: Transaction, accepted_at: datetime) -> Verdict:
+        """Raises ``NotYet`` while instances that are not here may still be on their way."""
+        present = await self._verifier.present(transaction.references)
+        missing = sum(one.sop_instance_uid not in present for one in transaction.references)
+        if missing and not transaction.owner and await self._on_their_way(present, accepted_at):
+            raise NotYet(f"{missing} instances of {transaction.uid} are not here yet")
+        return await self._verifier.verify(transaction.references, present)
+
+    async def _on_their_way(self, present: Present, accepted_at: datetime) -> bool:
+        """The rest of a study may follow when something of it has arrived lately."""
+        now = datetime.now(UTC)
+        if now - accepted_at > self._patience:
+            return False
+        if now - accepted_at < _ON_ITS_WAY:
+            return True
+        arrived = await self._verifier.last_arrival(present)
+        return arrived is not None and now - arrived < _ON_ITS_WAY
