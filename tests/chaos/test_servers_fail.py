@@ -1,12 +1,9 @@
 """Servers that are killed, stopped, hung, full, or that no longer know the services' credentials, under load."""
 
 import os
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -15,6 +12,7 @@ import pytest
 from support.audit import until
 from support.chaos import Chaos, chaos
 from support.chaos_summary import Summary
+from support.disks import fill, small_disk
 from support.faults import hanging, kill
 
 SECONDS = 8  # that a fault lasts
@@ -114,17 +112,6 @@ def test_the_database_has_another_password_for_a_while(whole: Chaos) -> None:
 # Full disks
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of its own for the folder; needs root."""
-    folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(folder)], check=True, timeout=20)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=20)
-
-
 def fill_for_a_while(folder: Path) -> None:
     """Not a byte is left, also of what is freed meanwhile."""
     filler, end = folder / "filler", time.monotonic() + SECONDS
@@ -137,21 +124,12 @@ def fill_for_a_while(folder: Path) -> None:
             filler.unlink()
 
 
-def fill(descriptor: int, folder: Path) -> None:
-    for size in (1 << 20, 64 << 10, 4096):
-        try:
-            while shutil.disk_usage(folder).free >= size:
-                os.write(descriptor, bytes(size))
-        except OSError:
-            continue
-
-
 @pytest.mark.root
 @pytest.mark.parametrize("server", ["nats", "postgres", "s3"])
 def test_a_disk_is_full(tmp_path: Path, summary: Summary, server: str) -> None:
     """Senders are told to come back, and go on when there is room again."""
     with (
-        small_disk(tmp_path / "data" / server) as disk,
+        small_disk(tmp_path / "data" / server, ROOM) as disk,
         chaos(tmp_path, summary) as whole,
         whole.case(f"the disk of {server} is full", patience=150, settle=150, large_every=40) as load,
     ):

@@ -108,15 +108,16 @@ def _reached(host: str) -> str:
 
 
 async def _watch(node: LeafNode, supervisor: Supervisor) -> None:
-    """A JetStream that met a full disk stays off until its server is started again, which helps once there is room."""
+    """JetStream, or a stream that met a full disk, takes nothing until the server is started again, which helps once
+    there is room."""
     watch = ServerWatch(supervisor.pids.get("nats"))
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         pid = supervisor.pids.get("nats")
-        answers, has_room = await asyncio.to_thread(node.answers), await asyncio.to_thread(node.has_room)
+        answers, has_room = await asyncio.to_thread(node.stores), await asyncio.to_thread(node.has_room)
         ill = watch.is_ill(pid, answers=answers, has_room=has_room)
         if ill and pid is not None and pid == supervisor.pids.get("nats"):
-            log.warning("the NATS server has no JetStream any more, it is started again", pid=pid)
+            log.warning("the NATS server stores nothing any more, it is started again", pid=pid)
             os.kill(pid, signal.SIGTERM)
 
 

@@ -10,14 +10,17 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from imaging_services.apps.dimse_proxy.settings import Settings
 from imaging_services.domain.errors import SettingsError
+from imaging_services.domain.relay.spool import LEAST_FREE
 from imaging_services.domain.relay.subjects import RelaySubjects
 from imaging_services.local.bundled import wheel_program
 from imaging_services.local.data_folder import write_private
 from imaging_services.local.nats_server import MAX_PAYLOAD_BYTES, greeting
 from imaging_services.local.ports import LOOPBACK
 from imaging_services.local.processes import Program
+from imaging_services.local.readiness import http_status
 
 _USER = "proxy"
+_UNAVAILABLE = 503
 _MEMORY_LIMIT = "384MiB"
 _STEP_BYTES = 16 * 1024 * 1024
 _SLACK_BYTES = 256 * 1024 * 1024
@@ -66,9 +69,14 @@ class LeafNode:
         """True when it greets a client and has JetStream, which it has no longer once it met a full disk."""
         return bool((greeting(self.settings.EDGE_NATS_PORT) or {}).get("jetstream"))
 
+    def stores(self) -> bool:
+        """False when it does not write: a stream that once met a full disk takes nothing more, however much room there
+        is again, while the server goes on to answer."""
+        return self.answers() and http_status(self.settings.EDGE_MONITORING_PORT, "/healthz") != _UNAVAILABLE
+
     def has_room(self) -> bool:
-        """The disk has the reserve that JetStream needs to start."""
-        return shutil.disk_usage(self.directory).free >= self.settings.EDGE_DISK_RESERVE_BYTES
+        """The disk has the reserve, or at least what JetStream needs to start."""
+        return shutil.disk_usage(self.directory).free >= max(self.settings.EDGE_DISK_RESERVE_BYTES, LEAST_FREE)
 
     def configuration(self) -> str:
         """The server's configuration file; JSON is valid in its language."""

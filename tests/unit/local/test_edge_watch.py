@@ -3,8 +3,13 @@
 import os
 from pathlib import Path
 
+import pytest
+
+from imaging_services.apps.dimse_proxy.settings import Settings
+from imaging_services.domain.relay.spool import LEAST_FREE
+from imaging_services.local import leaf_node
 from imaging_services.local.edge import ServerWatch
-from imaging_services.local.leaf_node import _read_so_far
+from imaging_services.local.leaf_node import LeafNode, _read_so_far
 
 ILL = 3  # looks
 
@@ -48,3 +53,28 @@ def test_who_reads_little_does_not_get_on(tmp_path: Path) -> None:
     assert so_far[2] - so_far[0] <= 1
     assert so_far[3] - so_far[2] >= 2
     assert _read_so_far(2**30) == 0
+
+
+def a_node(folder: Path) -> LeafNode:
+    given = {"EDGE_HUB_URL": "nats-leaf://127.0.0.1:1", "EDGE_DOMAIN": "one", "EDGE_DISK_RESERVE_BYTES": 0}
+    return LeafNode(Settings(EDGE=True, EDGE_SPOOL_DIR=folder, **given))
+
+
+@pytest.mark.parametrize(
+    ("answers", "health", "stores"),
+    [(True, 200, True), (True, 503, False), (True, None, True), (False, 200, False)],
+)
+def test_a_server_with_a_stream_that_takes_nothing_does_not_store(
+    answers: bool, health: int | None, stores: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LeafNode, "answers", lambda _: answers)
+    monkeypatch.setattr(leaf_node, "http_status", lambda port, path: health)
+    assert a_node(tmp_path).stores() is stores
+
+
+@pytest.mark.parametrize(("free", "has_room"), [(LEAST_FREE, True), (LEAST_FREE - 1, False)])
+def test_without_a_reserve_a_full_disk_is_no_room_either(
+    free: int, has_room: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaf_node.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
+    assert a_node(tmp_path).has_room() is has_room

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from imaging_services.domain.errors import OutOfResources
 
 _ROOM_AGAIN = 95  # percent; a sender that tries again soon must not find it full after one instance
-_LEAST_FREE = 16 * 1024 * 1024  # bytes; a server that says nothing on a disk with less will not take an instance
+LEAST_FREE = 16 * 1024 * 1024
+"""Bytes; a server that says nothing on a disk with less will not take an instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class SpoolGate:
         silenced it."""
         self._free = free
         self._judge()
-        if free < _LEAST_FREE:
+        if free < LEAST_FREE:
             self._why = self._why or f"the disk below the spool is full: {free:,} bytes free"
 
     def took(self, size: int) -> None:
