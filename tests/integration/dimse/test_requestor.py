@@ -5,6 +5,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from imaging_services.adapters.dimse.acceptor import Listener, listen
 from imaging_services.adapters.dimse.associate import decode_request, encode_accept
@@ -12,6 +13,7 @@ from imaging_services.adapters.dimse.contexts import Capabilities, choose_contex
 from imaging_services.adapters.dimse.messages import encode_message
 from imaging_services.adapters.dimse.pdu import RELEASE_RP
 from imaging_services.adapters.dimse.pool import AssociationPool
+from imaging_services.adapters.dimse.requested import RequestedAssociation
 from imaging_services.adapters.dimse.requestor import RemoteAE
 from imaging_services.adapters.dimse.settings import AssociationLimits
 from imaging_services.adapters.dimse.user_information import UserInformation
@@ -96,6 +98,20 @@ async def test_peer_that_says_nothing_is_too_late(serve: Serve) -> None:
 
     with pytest.raises(DeadlineExceeded, match="association answer"):
         await associate(await serve(script, IMPATIENT))
+
+
+async def test_an_abort_that_fails_is_logged_and_hides_no_error(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(association: RequestedAssociation) -> None:
+        association.connection.kill()
+        raise RuntimeError("unforeseen")
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    monkeypatch.setattr(RequestedAssociation, "abort", fails)
+    with capture_logs() as lines, pytest.raises(DeadlineExceeded):
+        await associate(await serve(silent, IMPATIENT))
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["association could not be aborted"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import asyncio
 import ssl
 from collections.abc import Mapping
-from contextlib import suppress
+
+import structlog
 
 from imaging_services.adapters.dimse.associate import AssociateAccept, encode_request
 from imaging_services.adapters.dimse.requested import RequestedAssociation
@@ -18,6 +19,8 @@ from imaging_services.domain.dicom.dimse import (
     Role,
 )
 from imaging_services.domain.errors import AssociationRejected, BackendUnavailable, DeadlineExceeded, OutOfResources
+
+log = structlog.get_logger(__name__)
 
 _TRANSIENT = 2
 
@@ -63,8 +66,10 @@ class RemoteAE:
         try:
             answer = await association.answer()
         except BaseException:
-            with suppress(Exception):
+            try:
                 await association.abort()
+            except Exception:  # why there is no association, says the error that is raised
+                log.exception("association could not be aborted", peer=association.connection.peer)
             raise
         if isinstance(answer, Rejection):
             raise _rejected(answer, called_ae_title, association.connection.peer)
