@@ -55,7 +55,7 @@ RawElement = tuple[int, str, bytes | None]
 longer than ``MAX_VALUE_LENGTH``."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class Stretch:
     """Elements that follow one another, and what they say, in ascending order of tags. Each is itself and no other's
     equal, so that what is made of it can be remembered."""
@@ -157,7 +157,11 @@ def _scan_elements(data: Buffer, encoding: Encoding, header: Header, known: Mapp
             append, too_many, known = header.leave_private_out(), True, _NOTHING_KNOWN
         group, element, vr, length = head(data, position)
         tag = group << 16 | element
-        if tag in known and data[position : position + len(known[tag].encoded)] == known[tag].encoded:
+        if (
+            tag in known
+            and data[position : position + len(known[tag].encoded)] == known[tag].encoded
+            and len(elements) + len(known[tag].elements) <= MOST_ELEMENTS
+        ):
             stretch = known[tag]
             header.stretches.append((len(elements), stretch))
             elements += stretch.elements

@@ -15,6 +15,7 @@ from imaging_services.domain.dicom.transfer_syntaxes import Encoding
 
 _REMEMBERED = 64  # series, of headers of at most so many bytes:
 _LONGEST = 65_536
+_MOST_ELEMENTS = 1024  # and of at most so many elements, whose Python objects take more memory than those bytes
 _SHORTEST_STRETCH = 3  # elements
 _LONGEST_UID = 64
 
@@ -70,7 +71,8 @@ def scan_known(data: Buffer, encoding: Encoding, *, ended: bool) -> Header:
 def _learn(
     key: tuple[bytes, Encoding], series: _Series | None, data: bytes, encoding: Encoding, header: Header
 ) -> None:
-    if header.pixel_data is None or header.pixel_data > _LONGEST:
+    most = max(len(header.elements), len(header.starts))
+    if not 0 < (header.pixel_data or 0) <= _LONGEST or most > _MOST_ELEMENTS:
         return
     if header.stretches:
         header = scan(data, encoding, ended=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -116,6 +117,12 @@ def _element(tag: int, vr: str, raw: bytes | None, decoding: Decoding) -> dict[s
 _cached_element = lru_cache(maxsize=8192)(_element)
 
 
-@lru_cache(maxsize=4096)
+# What a stretch says as it was decoded last, for as long as the stretch itself is remembered.
+_said: WeakKeyDictionary[Stretch, tuple[Decoding, list[dict[str, Any]]]] = WeakKeyDictionary()
+
+
 def _stretch_json(stretch: Stretch, decoding: Decoding) -> list[dict[str, Any]]:
-    return [_element(*one, decoding) for one in stretch.elements]
+    known = _said.get(stretch)
+    if known is None or known[0] != decoding:
+        known = _said[stretch] = decoding, [_entry(one, decoding) for one in stretch.elements]
+    return known[1]
