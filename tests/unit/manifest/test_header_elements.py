@@ -83,6 +83,28 @@ def test_what_the_headers_of_a_series_have_in_common_is_read_the_same() -> None:
         assert [*map(list, pieces[1:])] == [*map(list, whole[1:])]  # in their order
 
 
+@pytest.mark.parametrize("piece", [b"", b"0", b"{", b'"', b","], ids=repr)
+def test_what_stands_between_known_stretches_is_read_too(piece: bytes) -> None:
+    """A document that is broken there is not taken for what its series has been so far."""
+    series = {"group": "0020", "element": "000E", "vr": "UI", "value": "1.2.3.5"}
+    stays = [*({"group": "0008", "element": f"10{n:02}", "vr": "LO", "value": "stays"} for n in range(4)), series]
+    first, second, third = (
+        orjson.dumps(document(PLAIN | {"value": one}, *stays, IDENTIFIER)) for one in ("CT", "MR", "XA")
+    )
+    separator = b'},{"group":"'
+    start = third.index(separator + b'0008","element":"1000"')
+    changed = [third[:place] + piece + third[place + 1 :] for place in range(start, start + len(separator))]
+    for broken in filter(_is_no_json, changed):
+        assert cut_document(first)
+        assert cut_document(second)
+        assert cut_document(broken) is None
+    renamed = third.replace(separator + b'0008","element":"1000"', b',"another":"0008","element":"1000"')
+    assert cut_document(first)
+    assert cut_document(second)
+    cut = cut_document(renamed)
+    assert cut is None or "00080060" not in cut[1].series  # the object's later `element` holds
+
+
 def test_the_rest_of_the_document_stays() -> None:
     cut = cut_document(orjson.dumps(document(PLAIN, IDENTIFIER)))
     assert cut is not None
@@ -96,6 +118,7 @@ def test_the_rest_of_the_document_stays() -> None:
         orjson.dumps(document()),
         orjson.dumps(document(PLAIN), option=orjson.OPT_INDENT_2),
         orjson.dumps({"other": {"elements": [PLAIN]}, **document(PLAIN)}),
+        orjson.dumps(document(PLAIN)).replace(b'"elements":', b'"elements":[],"other\\"elements":'),
         orjson.dumps(document(PLAIN))[:-2],
         orjson.dumps(document(PLAIN))[:-1] + b',"image":{"elements":[1]}}',
         orjson.dumps(document(PLAIN))[:-1] + b',"image":7}',
@@ -103,7 +126,18 @@ def test_the_rest_of_the_document_stays() -> None:
         b'{"image":{"elements":[{"group":"0008"}],"x":1},"store":{}}',
         b"",
     ],
-    ids=["no elements", "indented", "others before", "cut off", "twice", "twice, a number", "broken", "behind", "none"],
+    ids=[
+        "no elements",
+        "indented",
+        "others before",
+        "in a name",
+        "cut off",
+        "twice",
+        "twice, a number",
+        "broken",
+        "behind",
+        "none",
+    ],
 )
 def test_other_spellings_are_left_to_the_parser(data: bytes) -> None:
     assert cut_document(data) is None

@@ -26,7 +26,7 @@ _REMEMBERED_LENGTH = 512
 _SERIES_REMEMBERED = 64  # at a time, of headers of at most so many bytes:
 _SERIES_LENGTH = 65_536
 _SHORTEST_STRETCH = 3  # elements
-_HEAD = 96  # bytes by which a stretch is found
+_HEAD = 96  # bytes behind the separator by which a stretch is found
 
 
 def cut_document(data: bytes) -> tuple[dict[str, Any], HeaderElements] | None:
@@ -36,7 +36,8 @@ def cut_document(data: bytes) -> tuple[dict[str, Any], HeaderElements] | None:
     """
     start, end = data.find(_FIRST), data.rfind(_LAST)
     head, tail = data[:start], data[end + len(_LAST) :]
-    if start < 0 or end < start or not head.startswith(b'{"image":{') or head.count(b"{") != 2:
+    ours = head.startswith(b'{"image":{') and head.endswith((b"{", b",")) and head.count(b"{") == 2
+    if start < 0 or end < start or not ours:
         return None
     try:
         document = orjson.loads(b"".join((head, b'"elements":[]},"store":', tail)))
@@ -49,7 +50,8 @@ def cut_document(data: bytes) -> tuple[dict[str, Any], HeaderElements] | None:
 
 
 class _Stretch(NamedTuple):
-    """Elements that follow each other in all headers of a series, with the separator behind each."""
+    """Elements that follow each other in all headers of a series, with the separator behind each; ``head`` has the one
+    before them, too."""
 
     head: bytes
     text: bytes
@@ -72,10 +74,10 @@ class _Series(NamedTuple):
         for stretch in self.stretches:
             if not data.startswith(stretch.text, start):
                 found = data.find(stretch.head, start, end)
-                if found < 0 or not data.startswith(stretch.text, found):
+                if found < 0 or not data.startswith(stretch.text, found + len(_NEXT)):
                     return None
-                header.add(_read(_cut(data[start : found - len(_NEXT)])))
-                start = found
+                header.add(_read(_cut(data[start:found])))
+                start = found + len(_NEXT)
             header.update(stretch.says)
             start += len(stretch.text)
         header.add(_read(_cut(data[start:end])))
@@ -98,7 +100,7 @@ class _Series(NamedTuple):
 
 def _stretch(run: list[bytes]) -> _Stretch:
     text = _NEXT.join([*run, b""])
-    return _Stretch(text[:_HEAD], text, HeaderElements(_read(run)))
+    return _Stretch(_NEXT + text[:_HEAD], text, HeaderElements(_read(run)))
 
 
 _known: dict[bytes, _Series] = {}  # by Series Instance UID, the one that was read last at the end
