@@ -156,13 +156,14 @@ async def test_another_schema_is_the_processors(
 
 
 async def test_a_database_that_does_not_commit_is_a_passing_trouble(
-    variables: dict[str, Any], database: Database
+    variables: dict[str, Any], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(direct, "_LEAST_PATIENCE", 60.0)  # the statement goes on waiting
     await migrated(database)
     event = stored("1.2", "1.2.1", "1.2.1.1")
     with psycopg.connect(database.conninfo) as blocker:
         blocker.execute("LOCK TABLE dicom_instance")
-        async with a_sink(variables, EVENTS_SEND_TIMEOUT_SECONDS=0.5) as sink:
+        async with a_sink(variables, EVENTS_SEND_TIMEOUT_SECONDS=1) as sink:
             async with asyncio.timeout(60):
                 with pytest.raises(RetryableError):
                     await sink.send(event)

@@ -148,7 +148,10 @@ class DirectSink:
         """See ``EventSink.send``."""
 
         async def attempt(tries: int, left: float) -> None:
-            if await self._schema.is_current():
+            began = time.monotonic()
+            current = await self._is_current(left)
+            left -= time.monotonic() - began
+            if current:
                 await self._record(event, left)
             else:
                 await self._processor.attempt(event, tries, left)
@@ -158,6 +161,13 @@ class DirectSink:
     async def close(self) -> None:
         """Listen for the processor's answers no more; recorder and connections are their owner's."""
         await self._processor.close()
+
+    async def _is_current(self, left: float) -> bool:
+        try:
+            async with asyncio.timeout(left):
+                return await self._schema.is_current()
+        except TimeoutError:
+            raise DeadlineExceeded(f"recording an event: no answer of the database within {left:.0f} s") from None
 
     async def _record(self, event: CloudEvent, left: float) -> None:
         # What the processor could not publish is refused, as it refuses it.

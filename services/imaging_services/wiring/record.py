@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import structlog
@@ -75,15 +76,19 @@ class BatchRecorder:
         return bool(self._queue)
 
     async def run(self) -> None:
-        """Record batches until ``close`` is called and the queue is empty."""
-        async with asyncio.TaskGroup() as tasks:
-            while batch := await self._next():
-                if len(batch) < self._batch_size:
-                    await self._commit(batch)
-                else:
-                    task = tasks.create_task(self._commit(batch))
-                    self._under_way += 1
-                    task.add_done_callback(self._one_less)
+        """Record batches until ``close`` is called and the queue is empty; cancelled, what waits has failed."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while batch := await self._next():
+                    if len(batch) < self._batch_size:
+                        await self._commit(batch)
+                    else:
+                        task = tasks.create_task(self._commit(batch))
+                        self._under_way += 1
+                        task.add_done_callback(self._one_less)
+        finally:
+            await self.close()
+            self._fail(self._queue, BackendUnavailable("recording was stopped"))
 
     def _one_less(self, _: "asyncio.Task[None]") -> None:
         self._under_way -= 1
@@ -141,7 +146,7 @@ class BatchRecorder:
             else:
                 one.outcome.set_exception(refusal)
 
-    def _fail(self, batch: list[_Waiting], error: ImagingError) -> None:
+    def _fail(self, batch: Collection[_Waiting], error: ImagingError) -> None:
         _RECORDED.labels("failed").inc(len(batch))
         for one in batch:
             if not one.outcome.done():

@@ -107,14 +107,17 @@ async def test_a_full_batch_is_read_while_the_one_before_is_committed(recording)
     assert results[10:] == [None] * 30
 
 
-async def test_what_is_under_way_when_it_is_stopped_has_failed():
+async def test_what_is_under_way_or_waits_when_it_is_stopped_has_failed():
     manifest = SlowManifest()
     recorder = BatchRecorder(manifest, asyncio.Event(), batch_size=10, queue_size=20, queue_bytes=10**6)
     running = asyncio.create_task(recorder.run())
-    calls = [asyncio.create_task(recorder.record(event)) for event in events(20)]
-    await eventually(lambda: len(manifest.batches) == 2)
+    calls = [asyncio.create_task(recorder.record(event)) for event in events(60)]
+    await eventually(lambda: len(manifest.batches) == 2 and len(recorder._queue) == 20)
     running.cancel()
-    results = await asyncio.gather(*calls, return_exceptions=True)
+    async with asyncio.timeout(60):
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        with pytest.raises(BackendUnavailable):
+            await recorder.record(events(1)[0])
     assert {type(one) for one in results} == {BackendUnavailable}
 
 
