@@ -79,6 +79,15 @@ def test_the_unusual_is_left_to_pydicom(change: dict[str, object]) -> None:
     assert plain_frames(head_of(content), len(content)) is None
 
 
+@pytest.mark.parametrize(
+    ("element", "other"), [(b"\x28\x00\x08\x00IS", b"US"), (b"\x28\x00\x04\x00CS", b"US")], ids=["frames", "colours"]
+)
+def test_values_of_another_vr_are_left_to_pydicom(element: bytes, other: bytes) -> None:
+    content = an_image(GREY)
+    assert element in content
+    assert plain_frames(content.replace(element, element[:4] + other), len(content)) is None
+
+
 def test_half_a_header_says_nothing() -> None:
     content = an_image(GREY)
     head = head_of(content)

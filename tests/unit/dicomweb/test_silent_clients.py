@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from unittest.mock import Mock
 
 import pytest
 import uvloop
@@ -127,6 +128,19 @@ async def test_a_client_that_reads_slowly_gets_everything(path: bytes, monkeypat
                 while protocol._waiting_for() == before:
                     taken += len(await asyncio.to_thread(client.recv, 1 << 20))
         assert taken + len(await everything(client)) > len(BLOCK) * BLOCKS
+
+
+async def test_a_client_that_reads_from_the_kernel_only_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel takes more of an answer when a third of its buffer is free: megabytes for a slow client."""
+    async with connected(monkeypatch) as (protocol, client):
+        client.sendall(b"GET /whole HTTP/1.1\r\nHost: here\r\n\r\n")
+        await until(protocol, "read its answer")
+        protocol.transport = Mock(wraps=protocol.transport)
+        protocol.transport.get_write_buffer_size.return_value = 1
+        seen, taken = protocol._waiting_for(), 0
+        while protocol._waiting_for() == seen:
+            taken += len(await asyncio.to_thread(client.recv, 1 << 16))
+        assert taken < len(BLOCK) * BLOCKS / 2
 
 
 async def test_a_client_that_sends_slowly_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ class CacheDirectory:
         self._boot = _boot_id()
         self._folder = directory / f"{_FOLDER}{self._boot}"
         self._unmeasured = limit  # bytes written since the directory was measured
+        self._room = True
         self._measuring = Lock()
         self._failing_since: float | None = None
 
@@ -54,19 +55,24 @@ class CacheDirectory:
         since = self._failing_since
         return bool(self._boot) and (since is None or time.monotonic() - since > _RETRY_SECONDS)
 
-    def prepare(self) -> None:
-        """Make the folder; remove what another boot, or a process that was killed, has left."""
+    def prepare(self) -> bool:
+        """Make the folder; remove what another boot, or a process that was killed, has left. False when the folder is
+        another user's: what lies there may have been forged."""
         if not self._boot:
             log.warning("space cache not used: this system does not say when it was started", file=str(_BOOT_ID))
-            return
+            return True
         try:
             self._make_folder()
+            if self._folder.lstat().st_uid != os.geteuid():
+                log.warning("space cache not used: its folder belongs to another user", directory=str(self._folder))
+                return False
             for folder in self._root.glob(f"{_FOLDER}*"):
                 if folder != self._folder:
                     shutil.rmtree(folder, ignore_errors=True)  # another process may be at it
             self._measure(0)
         except OSError as error:
             self.failed(error)
+        return True
 
     def path(self, key: str) -> Path:
         """Where an object is, or would be. ``key`` is a name that ``digest_of`` knows."""
@@ -111,13 +117,14 @@ class CacheDirectory:
                 return None
 
     def keep(self, key: str, content: bytes) -> bool:
-        """Keep an object; False when the bytes are not all of it, or the directory fails."""
+        """Keep an object; False when the bytes are not all of it, there is no room, or the directory fails."""
         if hashlib.sha256(content).hexdigest() != digest_of(key):
             return False
         try:
             partial, descriptor = self.create_partial(key)
             try:
-                self.reserve(len(content))
+                if not self.reserve(len(content)):
+                    return False
                 write_all(descriptor, content)
                 partial.replace(self.path(key))
             finally:
@@ -159,23 +166,25 @@ class CacheDirectory:
         partial = self._folder / f"{key}.{secrets.token_hex(4)}{_PARTIAL}"
         return partial, os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
-    def reserve(self, size: int) -> None:
-        """Make room for so many bytes. Each process looks at what is really there after a sixteenth of the limit, so
-        the limit is exceeded by that much for each other process."""
+    def reserve(self, size: int) -> bool:
+        """Make room for so many bytes; False when what is not complete yet leaves none. Each process looks at what is
+        really there after a sixteenth of the limit, so the limit is exceeded by that much for each other process."""
         self._unmeasured += size
         if self._unmeasured > self._limit // 16 and self._measuring.acquire(blocking=False):
             try:
-                self._measure(size)
+                self._room = self._measure(size) + size <= self._limit
                 self._unmeasured = size
             finally:
                 self._measuring.release()
+        return self._room
 
     def _make_folder(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.mkdir(mode=0o700, exist_ok=True)
 
-    def _measure(self, wanted: int) -> None:
-        """Count the files, and throw out those that were not read for longest when there is no room."""
+    def _measure(self, wanted: int) -> int:
+        """Count the files, and throw out those that were not read for longest when there is no room. Returns what is
+        left, bytes."""
         files, total, now = [], 0, time.time()
         with os.scandir(self._folder) as entries:
             for entry in entries:
@@ -193,6 +202,7 @@ class CacheDirectory:
         if total + wanted > self._limit // 16 * 15:
             total = self._evict(sorted(files), total, self._limit // 8 * 7 - wanted)
         BYTES.set(total)
+        return total
 
     def _evict(self, oldest_first: list[tuple[int, int, str]], total: int, until: int) -> int:
         for _, size, name in oldest_first:
@@ -215,16 +225,18 @@ class Incoming:
         self._closed = False
         self._lock = Lock()  # a thread whose caller was cancelled may still write
 
-    def write(self, block: bytes) -> None:
-        """Append; without effect when closed."""
+    def write(self, block: bytes) -> bool:
+        """Append; False, and without effect, when closed or when there is no room."""
         with self._lock:
             if self._closed:
-                return
+                return False
             if self._partial is None:
                 self._partial, self._descriptor = self._directory.create_partial(self._key)
-            self._directory.reserve(len(block))
+            if not self._directory.reserve(len(block)):
+                return False
             self._hash.update(block)
             write_all(self._descriptor, block)
+            return True
 
     def read(self, start: int, end: int) -> bytes:
         """What was written from ``start`` to ``end``, or less."""

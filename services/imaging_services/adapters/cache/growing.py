@@ -31,13 +31,15 @@ class Growing:
         self.readers = 0
 
     async def fill(self, blocks: AsyncIterator[bytes], most: int) -> None:
-        """Write the object; at an error, or when it is longer than ``most`` bytes, it stays incomplete."""
+        """Write the object; it stays incomplete at an error, without room, or when it is longer than ``most``
+        bytes."""
         try:
             async with aclosing(blocks) as blocks:  # type: ignore[type-var]  # a generator behind its port
                 async for block in blocks:
                     if self._written + len(block) > most:
                         return
-                    await asyncio.to_thread(self._incoming.write, block)
+                    if not await asyncio.to_thread(self._incoming.write, block):
+                        return
                     self._latest = (self._written, block)
                     self._written += len(block)
                     self._wake()

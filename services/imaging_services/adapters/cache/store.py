@@ -39,7 +39,8 @@ async def cached(space: ObjectStore, settings: SpaceCacheVariables) -> ObjectSto
     if settings.SPACE_CACHE_DIRECTORY is None or isinstance(space, LocalObjects):
         return space
     directory = CacheDirectory(settings.SPACE_CACHE_DIRECTORY, settings.SPACE_CACHE_BYTES)
-    await asyncio.to_thread(directory.prepare)
+    if not await asyncio.to_thread(directory.prepare):
+        return space
     return CachedStore(space, directory, settings.SPACE_CACHE_BYTES // 8)
 
 
@@ -56,6 +57,7 @@ class CachedStore:
         self._reads, self._budget = SharedReads(), ByteBudget(_WAITING_BYTES)
         self._growing: dict[tuple[str, int | None], tuple[Growing, asyncio.Task[None]]] = {}
         self._keeping: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def bucket_name(self) -> str | None:
@@ -141,11 +143,19 @@ class CachedStore:
             growing.readers -= 1
             if not growing.readers:
                 self._growing.pop((key, length), None)
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-                await growing.close()
-                if growing.kept:
-                    self._know(key)
+                ending = asyncio.create_task(self._end(key, growing, task))
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+                await asyncio.shield(
+                    ending
+                )  # a reader may be cancelled once more; the descriptor is closed all the same
+
+    async def _end(self, key: str, growing: Growing, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await growing.close()
+        if growing.kept:
+            self._know(key)
 
     def _grow(self, key: str, length: int | None) -> "tuple[Growing, asyncio.Task[None]]":
         growing = Growing(self._directory, key)
@@ -194,7 +204,7 @@ class CachedStore:
         tasks = list(self._keeping)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._ending, return_exceptions=True)
         await self._space.close()
 
     def _keeps(self, key: str, start: int, end: int | None) -> bool:

@@ -80,11 +80,12 @@ def _described(header: Header) -> PixelDescription | None:
             numbers[_NUMBERS[tag]] = int.from_bytes(value, "little")
         elif tag == _NUMBER_OF_FRAMES:
             digits = (value or b"").strip(b" ")
-            if not digits.isdigit() or len(digits) > 9:
+            if vr != "IS" or not digits.isdigit() or len(digits) > 9:
                 return None
             frames = max(1, int(digits))
         elif tag == _PHOTOMETRIC_INTERPRETATION:
-            photometric = _PHOTOMETRIC_INTERPRETATIONS.get((value or b"").strip(b" "), "")
+            name = (value or b"").strip(b" ") if vr == "CS" else b""
+            photometric = _PHOTOMETRIC_INTERPRETATIONS.get(name, "")
     numbers = {"planar_configuration": 0, **numbers}
     if len(numbers) < len(_NUMBERS) or not photometric or not _ordinary(numbers):
         return None
