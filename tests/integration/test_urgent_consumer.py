@@ -79,6 +79,7 @@ async def test_without_a_consumer_for_urgent_events_the_others_go_on(
     await log.prepare()
     await log.append([urgent := an_urgent_event(), *(others := [an_event(number=number) for number in range(3)])])
     seen: list[str] = []
+    requests = await client.subscribe(f"$JS.API.CONSUMER.CREATE.{stream}.*")
 
     async def handler(event: CloudEvent) -> None:
         seen.append(event.id)
@@ -88,7 +89,10 @@ async def test_without_a_consumer_for_urgent_events_the_others_go_on(
             await eventually(lambda: len(seen) == 3)
             await eventually(lambda: any(line["event"] == "event consumer interrupted" for line in lines))
             assert seen == [one.id for one in others]
+            await eventually(lambda: requests.pending_msgs > 3)
             await js.delete_consumer(stream, "foreign")
             await eventually(lambda: seen[3:] == [urgent.id])
     (told,) = [line for line in lines if line["event"] == "event consumer interrupted"]
     assert (told["urgent"], "consumers" in told["error"]) == (True, True)
+    asked = [(await requests.next_msg()).subject.rpartition(".")[2] for _ in range(requests.pending_msgs)]
+    assert asked.count("binding") <= 2, "the server writes the consumer's file at each"

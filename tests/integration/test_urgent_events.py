@@ -33,7 +33,7 @@ from support.services import running
 from support.webhook import Reply, Request, Webhook
 
 BACKLOG = 12
-AHEAD = 4  # what is under way, and has been handed out before the urgent ones came
+AHEAD = 6  # what is under way, has been handed out before the urgent ones came, or wins a close race
 TITLE = "DIMSE_INGESTION"
 
 

@@ -96,11 +96,15 @@ def _repository(image: str) -> str:
 def of_this_version(wish: str, settings: Any) -> bool:
     """Whether ours runs in the operator's version: in a mirror of its image, or beside an image that is not ours."""
     image, ours = image_of(wish, settings)
-    return not ours or _tag(image) == _tag(settings.IMAGE)
+    (tag, digest), (own_tag, own_digest) = _version(image), _version(settings.IMAGE)
+    return not ours or (tag == own_tag if tag and own_tag else digest == own_digest)
 
 
-def _tag(image: str) -> str:
-    return image.partition("@")[0].rpartition("/")[2].partition(":")[2]
+def _version(image: str) -> tuple[str, str]:
+    """Tag and digest; without either it is the tag ``latest``."""
+    name, _, digest = image.partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    return tag or ("" if digest else "latest"), digest
 
 
 def arguments(component: str, *, ours: bool) -> list[str]:

@@ -295,24 +295,21 @@ def test_keda_is_used_where_it_is_and_may_be() -> None:
     assert "autoscaling HorizontalPodAutoscaler" in kinds_of(objects)
 
 
+@pytest.mark.parametrize("own", [":2", "@sha256:2", ":2@sha256:2"])
 @pytest.mark.parametrize(
-    ("image", "consumers"),
-    [
-        ("", ["", "+urgent"]),
-        ("mirror:5000/ours/imaging-ingestion:2", ["", "+urgent"]),
-        ("site/forwarder:7", ["", "+urgent"]),
-        ("registry/imaging-ingestion:1", [""]),
-    ],
-    ids=["operators", "mirror", "foreign", "former"],
+    ("image", "both"),
+    [("", True), ("mirror:5000/ours/imaging-ingestion{own}", True), ("site/forwarder:7", True)]
+    + [(f"registry/imaging-ingestion{former}", False) for former in (":1", "@sha256:1")],
 )
-def test_no_consumer_is_looked_at_that_a_former_version_does_not_have(image: str, consumers: list[str]) -> None:
+def test_no_consumer_is_looked_at_that_a_former_version_does_not_have(image: str, both: bool, own: str) -> None:
     """KEDA would start as many pods as there may be."""
-    settings = OperatorSettings(EVENTS_NATS_URL="nats://n", IMAGE="registry/imaging-ingestion:2")
+    settings = OperatorSettings(EVENTS_NATS_URL="nats://n", IMAGE=f"registry/imaging-ingestion{own}")
+    image = image.format(own=own)
     wish = {"instanceBinding": {"maxReplicas": 3, "image": image}}
     objects = build("plain/instance-binding-stow", features=Features(keda=True), settings=settings, **wish)
     (scaled,) = [each for each in objects if each["kind"] == "ScaledObject"]
     name = scaled["spec"]["scaleTargetRef"]["name"]
-    assert [each["metadata"]["consumer"] for each in scaled["spec"]["triggers"]] == [name + each for each in consumers]
+    assert [each["metadata"]["consumer"] for each in scaled["spec"]["triggers"]] == [name, f"{name}+urgent"][: 1 + both]
 
 
 @pytest.mark.parametrize(

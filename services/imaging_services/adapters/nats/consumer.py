@@ -159,15 +159,25 @@ class DurableConsumer:
     async def _create(self, lane: _Lane) -> None:
         """Create the durable, or change it to what is wanted now; where it began cannot be changed any more."""
         await self._prepare()
-        begin = DeliverPolicy.ALL if self._policy.deliver_from == "all" else DeliverPolicy.NEW
         async with self._creating:  # the urgent one needs the other, and may come first
-            own = await self._ensure(self._wanted(self._what.durable, self._what.filter_subjects, begin))
+            own = await self._own(lane)
         if lane.urgent:
             # One of a former version has begun already, without the urgent ones: they count from where it did.
             wanted = self._wanted(lane.durable, lane.subjects, DeliverPolicy.ALL)
             if own.config.deliver_policy == DeliverPolicy.NEW:
                 wanted.deliver_policy, wanted.opt_start_time = DeliverPolicy.BY_START_TIME, own.created
             await self._ensure(wanted)
+
+    async def _own(self, lane: _Lane) -> ConsumerInfo:
+        """The durable of the others. To change it is their lane's: the server writes it down each time."""
+        what = self._what
+        if lane.urgent:
+            js = self._client.jetstream(domain=self._policy.domain)
+            with suppress(NotFoundError):
+                present: ConsumerInfo = await js.consumer_info(what.stream, what.durable)
+                return present
+        begin = DeliverPolicy.ALL if self._policy.deliver_from == "all" else DeliverPolicy.NEW
+        return await self._ensure(self._wanted(what.durable, what.filter_subjects, begin))
 
     def _wanted(self, durable: str, subjects: tuple[str, ...], begin: DeliverPolicy) -> ConsumerConfig:
         return ConsumerConfig(
