@@ -98,6 +98,8 @@ async def until_refused(port: int) -> None:
                 _, writer = await asyncio.open_connection(HOST, port)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:  # taken into the queue of a listener that was closed just then
+                continue
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
