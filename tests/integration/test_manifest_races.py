@@ -165,6 +165,25 @@ async def test_a_publisher_that_dies_leaves_its_events(database):
         assert len(await published(manifest)) == 2
 
 
+async def test_a_publisher_that_is_not_heard_of_loses_its_turn(database):
+    """As one does whose connection is dead without either end having been told."""
+    async with migrated_pool(database) as one, migrated_pool(database) as two:
+        silent = PostgresManifest(one, "a", publishing=timedelta(seconds=0.2))
+        await silent.record([stored("1.2", "1.2.1", "1.2.1.1")])
+        reached, heard_of_again = asyncio.Event(), asyncio.Event()
+
+        async def late(_):
+            reached.set()
+            await heard_of_again.wait()
+
+        hanging = asyncio.create_task(silent.publish_pending(late))
+        await reached.wait()
+        assert len(await asyncio.wait_for(published(PostgresManifest(two, "b")), 60)) == 2
+        heard_of_again.set()
+        with pytest.raises(BackendUnavailable):
+            await hanging
+
+
 async def test_a_restart_loses_no_timer(database):
     async with migrated_pool(database) as pool:
         await PostgresManifest(pool, "a").record([stored("1.2", "1.2.1", "1.2.1.1")])

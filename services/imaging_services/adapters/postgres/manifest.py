@@ -98,12 +98,20 @@ class PostgresManifest(PostgresManifestQuery):
     """The manifest as the event processor writes it.
 
     ``source`` is the CloudEvents source of events made here. ``queued`` are the types that are to be published: with a
-    broker that delivers ``ImageStoredEvent`` itself, these must not go back to it.
+    broker that delivers ``ImageStoredEvent`` itself, these must not go back to it. A publisher that the database has
+    not heard of for ``publishing`` loses its turn.
     """
 
-    def __init__(self, pool: Pool, source: str, queued: frozenset[str] = EVENT_TYPES) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        source: str,
+        queued: frozenset[str] = EVENT_TYPES,
+        publishing: timedelta = timedelta(minutes=1),
+    ) -> None:
         super().__init__(pool)
         self._source = source
+        self._publishing = publishing
         self._queued = sorted(queued)
 
     async def record(
@@ -162,7 +170,7 @@ class PostgresManifest(PostgresManifestQuery):
         self, publish: Callable[[Sequence[CloudEvent]], Awaitable[None]], limit: int = 256
     ) -> int:
         """See ``Manifest.publish_pending``; one publisher at a time, an event refused for good is set aside."""
-        return await outbox.publish_pending(self._pool, publish, limit)
+        return await outbox.publish_pending(self._pool, publish, limit, self._publishing)
 
     async def counts(self) -> Counts:
         """See ``Manifest.counts``."""

@@ -84,10 +84,14 @@ WITH made AS (
 DELETE FROM study_change c USING made WHERE c.study_id = made.id
 
 -- name: publishers_turn
--- One publisher at a time, so that events leave in order; ends with the transaction, also when its process dies. The
--- transaction's plans are kept, and use the index whatever size the queue had when they were made.
+-- One publisher at a time, so that events leave in order; ends with the transaction, also when its process dies, and
+-- some time after its connection fell silent: from PostgreSQL 17 on wherever it did so. The transaction's plans are kept,
+-- and use the index whatever size the queue had when they were made.
 SELECT set_config('lock_timeout', %(patience)s, true), set_config('plan_cache_mode', 'force_generic_plan', true),
-  set_config('enable_seqscan', 'off', true), pg_advisory_xact_lock(%(lock)s)
+  set_config('enable_seqscan', 'off', true), set_config('idle_in_transaction_session_timeout', %(idle)s, true),
+  CASE WHEN current_setting('server_version_num')::int >= 170000
+    THEN set_config('transaction_timeout', %(whole)s, true) END,
+  pg_advisory_xact_lock(%(lock)s)
 
 -- name: pending_events
 -- The oldest events that wait, at most so many events and bytes.

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
 from fastapi import FastAPI
 
@@ -26,6 +27,7 @@ from imaging_services.wiring.events import event_log, open_event_client, open_si
 from imaging_services.wiring.record import BatchRecorder
 
 _LOG_LIMIT = 512
+_LOG_LONGEST = timedelta(minutes=1)
 
 
 async def main(settings: Settings, lifecycle: Lifecycle) -> None:
@@ -33,10 +35,10 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(open_pool(settings.database))
         await migrate(pool)
-        client, publish, limit = await _destination(settings, stack)
+        client, publish, limit, longest = await _destination(settings, stack)
         # A broker delivers ImageStoredEvent itself: it must not get back what it brought.
         queued_types = EVENT_TYPES if client else frozenset({DICOM_AVAILABLE, STUDY_REVISION})
-        manifest = PostgresManifest(pool, settings.EVENT_SOURCE, queued_types)
+        manifest = PostgresManifest(pool, settings.EVENT_SOURCE, queued_types, longest)
         queued = asyncio.Event()
         recorder = BatchRecorder(
             manifest,
@@ -66,15 +68,16 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
             recorded.set()
 
 
-async def _destination(settings: Settings, stack: AsyncExitStack) -> tuple[NatsClient | None, Publish, int]:
-    """Where events are published, and how many at once."""
+async def _destination(settings: Settings, stack: AsyncExitStack) -> tuple[NatsClient | None, Publish, int, timedelta]:
+    """Where events are published, how many at once, and how long that may take."""
     if settings.EVENTS_NATS_URL:
         client = await stack.enter_async_context(open_event_client(settings, "event-driven-ingestion"))
         log = event_log(client, settings)
         await log.prepare()
-        return client, log.append, _LOG_LIMIT
+        return client, log.append, _LOG_LIMIT, _LOG_LONGEST
     sink = await stack.enter_async_context(open_sink(settings, "event-driven-ingestion"))
-    return None, post_to(sink), SINK_LIMIT
+    longest = _LOG_LONGEST + SINK_LIMIT * timedelta(seconds=settings.EVENTS_SEND_TIMEOUT_SECONDS)
+    return None, post_to(sink), SINK_LIMIT, longest
 
 
 async def _take_in(
