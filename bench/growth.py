@@ -2,7 +2,7 @@
 
 Synthetic rows, 100 instances a study; at each size: p50 and p99 of searches as QIDO-RS and C-FIND make them, instances
 recorded a second, memory of PostgreSQL's processes and of this one, size on disk. Writes bench/out/growth.json and
-docs/images/growth.svg.
+docs/images/growth*.svg.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ LARGEST = 5_000_000
 SEARCHES = 400
 _BATCHES = 8  # recorded at each size
 _PROVIDER = "synthetic"
-_IMAGE = Path(__file__).parents[1] / "docs" / "images" / "growth.svg"
+_IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 
 def main() -> None:
@@ -50,7 +51,8 @@ def main() -> None:
         points = asyncio.run(_measured(Path(folder), parser.parse_args().sizes))
     OUT.mkdir(exist_ok=True)
     (OUT / "growth.json").write_text(json.dumps({"date": time.strftime("%Y-%m-%d"), "points": points}, indent=1) + "\n")
-    _IMAGE.write_text(_drawn(points))
+    for name, picture in _drawn(points).items():
+        (_IMAGES / name).write_text(picture)
 
 
 async def _measured(folder: Path, sizes: list[int]) -> list[dict[str, Any]]:
@@ -155,13 +157,24 @@ def _memory(pid: int) -> int:
     return sum(process.memory_full_info().pss for process in (root, *root.children(recursive=True)))
 
 
-def _drawn(points: list[dict[str, Any]]) -> str:
-    sizes = [point["instances"] for point in points]
-    lines = [
-        Line(name, [(size, point["searches"][name]["p50"]) for size, point in zip(sizes, points, strict=True)])
-        for name in _KINDS
+def _drawn(points: list[dict[str, Any]]) -> dict[str, str]:
+    """Pictures by the name of their file."""
+
+    def line(name: str, value: Callable[[dict[str, Any]], float]) -> Line:
+        return Line(name, [(point["instances"], value(point)) for point in points])
+
+    searches = [line(name, lambda point, name=name: point["searches"][name]["p50"]) for name in _KINDS]
+    recording = [line("one recorder, batches of 500", lambda point: point["recorded_per_second"])]
+    memory = [
+        line("PostgreSQL", lambda point: point["postgres_memory_bytes"] / 1e6),
+        line("searching process", lambda point: point["own_memory_bytes"] / 1e6),
+        line("on disk", lambda point: point["disk_bytes"] / 1e6),
     ]
-    return plot("p50 of a search, ms, by instances in the manifest", lines)
+    return {
+        "growth.svg": plot("p50 of a search, ms, by instances in the manifest", searches),
+        "growth-recording.svg": plot("Instances recorded a second, by instances in the manifest", recording),
+        "growth-memory.svg": plot("MB, by instances in the manifest", memory),
+    }
 
 
 if __name__ == "__main__":

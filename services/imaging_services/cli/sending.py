@@ -57,7 +57,11 @@ def read_dicom_file(path: Path) -> DicomFile | None:
         head = read_file_head(beginning, ended=True)
         header = pydicom.dcmread(path, specific_tags=_TAGS, stop_before_pixels=True)
         values = {tag: str(header.get(tag) or "") for tag in _TAGS}
-    except (InvalidDicomError, NotDicom, OSError, ValueError, AttributeError, NotImplementedError):
+    except OSError as error:
+        if error.errno is not None:  # the system's; pydicom's own has no number
+            raise
+        return None
+    except (InvalidDicomError, NotDicom, ValueError, AttributeError, NotImplementedError):
         return None  # pydicom raises many kinds for files that are not DICOM
     if head is None or not head.transfer_syntax or not values["SOPClassUID"] or not values["SOPInstanceUID"]:
         return None

@@ -18,6 +18,7 @@ from support.dimse_archive import Archive, archive
 from support.instances import EXPLICIT, encoded, instance
 from support.manifests import published
 from support.relay import blocks, call
+from support.urgency import EACH_SETTING_ALONE
 
 STAT = Urgency(procedure_priorities=codes("STAT"))
 TYPES = [IMAGE_STORED, DICOM_AVAILABLE, STUDY_REVISION]
@@ -75,17 +76,7 @@ async def test_the_events_of_a_direct_association_are_urgent_too(tmp_path: Path)
         assert await announced(running) == {kind: [True] for kind in TYPES}
 
 
-@pytest.mark.parametrize(
-    ("variables", "urgent"),
-    [
-        ({}, [False, False, False, False]),
-        ({"DIMSE_URGENT_CALLING_AES": "CT1, ER "}, [True, False, False, False]),
-        ({"DIMSE_URGENT_MODALITIES": "xa,US"}, [False, True, False, False]),
-        ({"DIMSE_URGENT_PROCEDURE_PRIORITIES": "STAT,HIGH"}, [False, False, True, False]),
-        ({"DIMSE_URGENT_BY_REQUEST": "true"}, [False, False, False, True]),
-    ],
-    ids=["none", "caller", "modality", "procedure", "request"],
-)
+@EACH_SETTING_ALONE
 async def test_each_setting_alone(tmp_path: Path, variables: dict[str, str], urgent: list[bool]):
     async with archive(tmp_path, {}) as running:
         handler = direct(running, UrgencyVariables(**variables).urgency())

@@ -2,8 +2,6 @@
 
 from types import SimpleNamespace
 
-import pytest
-
 from imaging_services.apps.dimse_proxy.relay import ProxyHandler
 from imaging_services.apps.dimse_proxy.settings import Settings
 from imaging_services.domain.dicom.command_set import store_request
@@ -11,6 +9,7 @@ from imaging_services.domain.dicom.dimse import StoreAnswer
 from imaging_services.domain.relay.admission import Admission
 from support.instances import encoded, instance
 from support.relay import EXPLICIT, blocks
+from support.urgency import EACH_SETTING_ALONE
 
 
 class Link:
@@ -58,17 +57,7 @@ async def send(to: ProxyHandler, over: SimpleNamespace, priority: int = 0, **ele
     await to.store(over, SimpleNamespace(data=blocks(encoded(one)), context=context, command=command))
 
 
-@pytest.mark.parametrize(
-    ("variables", "urgent"),
-    [
-        ({}, [False, False, False, False]),
-        ({"DIMSE_URGENT_CALLING_AES": "CT1, ER "}, [True, False, False, False]),
-        ({"DIMSE_URGENT_MODALITIES": "xa,US"}, [False, True, False, False]),
-        ({"DIMSE_URGENT_PROCEDURE_PRIORITIES": "STAT,HIGH"}, [False, False, True, False]),
-        ({"DIMSE_URGENT_BY_REQUEST": "true"}, [False, False, False, True]),
-    ],
-    ids=["none", "caller", "modality", "procedure", "request"],
-)
+@EACH_SETTING_ALONE
 async def test_each_setting_alone(variables, urgent):
     link = Link()
     handler = proxy(link, **variables)

@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from imaging_services.domain.common_stretches import common_stretches
 from imaging_services.domain.dicom.elements import Header, Stretch, scan
 from imaging_services.domain.dicom.sequences import Buffer
 from imaging_services.domain.dicom.transfer_syntaxes import Encoding
@@ -16,7 +17,6 @@ from imaging_services.domain.dicom.transfer_syntaxes import Encoding
 _REMEMBERED = 64  # series, of headers of at most so many bytes:
 _LONGEST = 65_536
 _MOST_ELEMENTS = 1024  # and of at most so many elements, whose Python objects take more memory than those bytes
-_SHORTEST_STRETCH = 3  # elements
 _LONGEST_UID = 64
 
 
@@ -34,16 +34,8 @@ class _Series:
     def narrowed(self, pieces: list[bytes], encoding: Encoding) -> "_Series":
         """What this header has in common with those before."""
         common = self.pieces.intersection(pieces)
-        runs: list[list[bytes]] = [[]]
-        for piece in pieces:
-            if piece not in common:
-                runs.append([])
-            elif piece in self.starts:
-                runs.append([piece])
-            else:
-                runs[-1].append(piece)
-        starts = self.starts.union(run[0] for run in runs if run)
-        found = [_stretch(run, encoding) for run in runs if len(run) >= _SHORTEST_STRETCH]
+        runs, starts = common_stretches(pieces, common, self.starts)
+        found = [_stretch(run, encoding) for run in runs]
         return _Series(common, starts, {one.elements[0][0]: one for one in found if one is not None}, seen=True)
 
 

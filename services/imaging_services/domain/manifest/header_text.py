@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from imaging_services.domain.common_stretches import common_stretches
 from imaging_services.domain.manifest.header_elements import Element, HeaderElements, element
 
 _FIRST = b'"elements":[{"group":"'
@@ -25,7 +26,6 @@ _REMEMBERED = 16_384  # pieces, of at most so many bytes:
 _REMEMBERED_LENGTH = 512
 _SERIES_REMEMBERED = 64  # at a time, of headers of at most so many bytes:
 _SERIES_LENGTH = 65_536
-_SHORTEST_STRETCH = 3  # elements
 _HEAD = 96  # bytes behind the separator by which a stretch is found
 
 
@@ -86,16 +86,8 @@ class _Series(NamedTuple):
     def narrowed(self, pieces: list[bytes]) -> "_Series":
         """What this header has in common with those before."""
         common = self.pieces.intersection(pieces)
-        runs: list[list[bytes]] = [[]]
-        for piece in pieces[:-1]:  # no separator follows the last
-            if piece not in common:
-                runs.append([])
-            elif piece in self.starts:
-                runs.append([piece])
-            else:
-                runs[-1].append(piece)
-        starts = self.starts.union(run[0] for run in runs if run)
-        return _Series(common, starts, tuple(_stretch(run) for run in runs if len(run) >= _SHORTEST_STRETCH))
+        runs, starts = common_stretches(pieces[:-1], common, self.starts)  # no separator follows the last
+        return _Series(common, starts, tuple(map(_stretch, runs)))
 
 
 def _stretch(run: list[bytes]) -> _Stretch:
